@@ -11,6 +11,7 @@ from torchnet.k8s.addons.node_ranges import NODES, TEMPLATE
 from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse
 
 Object = dict[str, Any]
+RESOURCE_ANNOTATION = "k8s.v1.cni.cncf.io/resourceName"
 _SLICES_SUFFIX = "-slices"
 
 
@@ -23,6 +24,7 @@ class Definition:
         name: Its name, or that of the file that holds the configuration.
         config: The configuration; "" if Multus reads a file on each node.
         node_configs: The content of these files by node, where it is known.
+        resource: The device plugin's resource that a pod with it must request; "" without one.
         nodes_without_file: Nodes whose file has not been written, as far as it is known.
         in_file: The configuration is a file on a node.
         ipam_only: The configuration is a part of one: its ``ipam``.
@@ -32,9 +34,15 @@ class Definition:
     name: str
     config: str = ""
     node_configs: Mapping[str, str] = field(default_factory=dict)
+    resource: str = ""
     nodes_without_file: tuple[str, ...] = ()
     in_file: bool = False
     ipam_only: bool = False
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is an object of the API, not a configuration by itself."""
+        return bool(self.namespace)
 
     @property
     def path(self) -> str:
@@ -76,7 +84,10 @@ def read_definition(body: Object, slices: Mapping[str, Object] | None = None) ->
     config = text if isinstance(text, str) else ""
     table = (slices or {}).get(f"{name}{_SLICES_SUFFIX}") if not config else None
     namespace = str(meta.get("namespace") or "")
-    return Definition(namespace, name, config, node_files(table) if table else {})
+    annotations = meta.get("annotations")
+    resource = annotations.get(RESOURCE_ANNOTATION) if isinstance(annotations, dict) else None
+    files = node_files(table) if table else {}
+    return Definition(namespace, name, config, files, resource if isinstance(resource, str) else "")
 
 
 def slices_name(name: str) -> str:

@@ -56,7 +56,7 @@ def check_launch(
             return []
         found = _lint(state, definitions, paths, pod)
         _refuse_faults(found)
-        lines = _fault_lines(found)
+        lines = [*_fault_lines(found), *_resource_lines(definitions, attachments)]
         # With fixed addresses, pods take none of a pool.
         if not _requested_addresses(pod):
             lines += _check_addresses(state, client, objects, definitions, Counter(paths))
@@ -126,6 +126,20 @@ def _fault_lines(found: Lint) -> list[str]:
         for one in found.faults
         if not one.blocks
     ]
+
+
+def _resource_lines(
+    definitions: Sequence[Definition], attachments: Sequence[NetworkAttachment]
+) -> Iterator[str]:
+    """Name the device resources that the pods do not request; an admission webhook may add them."""
+    resources = {one.path: one.resource for one in definitions if one.resource}
+    for path in dict.fromkeys(one.path for one in attachments if not one.resource):
+        if path in resources:
+            yield (
+                f"network attachment {path}: its pods must request {printable(resources[path], 200)}; these do not, "
+                "unless a webhook of the cluster adds it\n"
+                f"  fix: --network {path}={printable(resources[path], 200)}"
+            )
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse
-from torchnet.k8s.attachments.definition import Definition, slices_name
+from torchnet.k8s.attachments.definition import RESOURCE_ANNOTATION, Definition, slices_name
 from torchnet.k8s.attachments.finding import Change, Finding, Set, broken, changed, refused, warning
 from torchnet.k8s.attachments.ipam_rules import check_ipam
 from torchnet.k8s.attachments.node_rules import check_nodes
@@ -21,6 +21,7 @@ from torchnet.text import listed
 
 _PLACEHOLDER = re.compile(r"\{\s*(?:\.\.\.|…)\s*\}")
 _ROUNDS = 5
+_DEVICE_PLUGINS = ("sriov", "ib-sriov")
 _RENDER = "torchnet manifests backend-network prints a valid one"
 
 
@@ -60,7 +61,25 @@ def check_definition(definition: Definition, nodes: int | None = None) -> list[F
         return _malformed(definition, str(error), nodes)
     if definition.ipam_only:
         return [one for one in check_ipam(config, nodes=nodes) if one.path[:1] == ("ipam",)]
-    return _config_findings(config, nodes, per_node=definition.in_file, in_file=definition.in_file)
+    found = _config_findings(config, nodes, per_node=definition.in_file, in_file=definition.in_file)
+    return [*found, *_device(definition, config)]
+
+
+def _device(definition: Definition, config: CniConfig) -> Iterator[Finding]:
+    """Plugins that move a device into the pod get it from a device plugin, as Multus finds it by an annotation."""
+    main = config.main
+    if (
+        main.type in _DEVICE_PLUGINS
+        and definition.is_object
+        and not definition.resource
+        and "deviceID" not in main.body
+    ):
+        yield broken(
+            (*main.path, "type"),
+            f"{main.type} without the annotation {RESOURCE_ANNOTATION}",
+            "Multus passes no device to the plugin, and the pod stays in ContainerCreating",
+            fix=f"in metadata.annotations: {RESOURCE_ANNOTATION}: the resource of the device plugin",
+        )
 
 
 def _malformed(definition: Definition, why: str, nodes: int | None) -> list[Finding]:

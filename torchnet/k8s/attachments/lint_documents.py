@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchnet.constants import NETWORKS_ANNOTATION
@@ -96,7 +96,7 @@ def _collect(name: str, bodies: Sequence[Object]) -> Documents:
 def _named(definition: Definition, name: str) -> Definition:
     if definition.name:
         return definition
-    return Definition(definition.namespace, name, definition.config, definition.node_configs)
+    return replace(definition, name=name)
 
 
 def _name(body: Object) -> str:

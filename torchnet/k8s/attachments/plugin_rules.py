@@ -69,6 +69,13 @@ def check_plugins(config: CniConfig, *, in_file: bool = False) -> Iterator[Findi
             fix=_RENDER,
         )
         return
+    if not config.is_list and "plugins" in config.body:
+        yield warning(
+            ("plugins",),
+            "beside a type",
+            "Multus takes this for a single plugin, and ignores the list",
+            Remove(("plugins",)),
+        )
     yield from _types(config)
     main = config.main
     if main.type in MODES:

@@ -54,7 +54,7 @@ def test_what_works_has_no_findings(body: object) -> None:
     [
         (config(plugin(ipam={})), ["!ipam"]),
         (config(plugin("macvlan", ipam={})), ["!ipam"]),
-        (config(plugin("sriov", ipam={})), []),
+        (config(plugin("host-device", ipam={})), []),
         (config(plugin() | {"ipam": "whereabouts"}), ["!ipam"]),
         (config(plugin(ipam={"range": "10.0.0.0/24"})), ["!ipam.type"]),
         (config(plugin(ipam={"type": "calico-ipam"})), ["~ipam.type"]),

@@ -107,6 +107,16 @@ def test_fixed_addresses_reach_only_a_plugin_that_declares_them(store: Store, cl
     assert "Whereabouts allocates an address all the same" in line
 
 
+def test_a_resource_that_the_pods_do_not_request_is_named(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    (path,) = [one for one in store.objects if NAD in one]
+    store.objects[path]["metadata"]["annotations"] = {"k8s.v1.cni.cncf.io/resourceName": "example.com/vf"}
+    (line,) = checked(client)
+    assert "must request example.com/vf" in line
+    assert line.endswith("fix: --network ml/net=example.com/vf")
+    assert checked(client, rails=[NetworkAttachment("ml", "net", "net1", "example.com/vf")]) == []
+
+
 # -- addresses ---------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ V4 = {"type": "whereabouts", "range": "10.9.0.0/24"}
         config(cniVersion=None, cniVersions=["0.4.0", "1.0.0"]),
         config(name=None),
         single(plugin(linkInContainer=True, ipam=V4)),
-        config(plugin("sriov", master=None)),
+        config(plugin("sriov", master=None, deviceID="0000:03:02.0")),
         {"cniVersion": "1.0.0", "type": "host-device", "device": "ens5", "ipam": V4},
     ],
 )
@@ -50,6 +50,7 @@ def test_what_works_has_no_findings(body: object) -> None:
         (config(plugins=["ipvlan"]), ["!plugins"]),
         ({"cniVersion": "1.0.0"}, ["!"]),
         (config(plugin(type=None)), ["!plugins[0].type"]),
+        (single(plugins=[plugin()]), ["~plugins"]),
         (config(plugin("vxlan")), ["~plugins[0].type"]),
         (config(TUNING, plugin()), ["!plugins[0].type"]),
         (config(plugin(master=None)), ["plugins[0].master"]),
@@ -150,3 +151,12 @@ def test_a_placeholder_does_not_hide_the_other_faults() -> None:
     assert fields(text) == ["!", "!cniVersion"]
     assert "line 2, column" in findings(text)[0].text
     assert "placeholder" in findings(text)[0].text
+
+
+def test_a_device_comes_from_the_resource_that_the_attachment_names() -> None:
+    body = config(plugin("sriov", master=None))
+    assert fields(body) == ["plugins[0].type"]
+    assert lint([definition(body, resource="nvidia.com/rdma-vf")]).findings == ()
+    assert lint([definition(body, namespace="")]).findings == (), (
+        "a configuration by itself has no annotations"
+    )

@@ -137,7 +137,7 @@ def test_nodes_without_a_file_are_named() -> None:
     found = read(*sliced(**ROUTED))
     (one,) = lint([found], nodes=["node1", "node2", "node3"]).findings
     assert (one.level, "node3" in one.text) == ("warning", True)
-    late = Definition(found.namespace, found.name, "", found.node_configs, ("node2",))
+    late = Definition(found.namespace, found.name, "", found.node_configs, nodes_without_file=("node2",))
     (one,) = lint([late], nodes=["node1", "node2"]).faults
     assert "missing or old on node2" in one.text
 
