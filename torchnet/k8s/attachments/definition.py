@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torchnet.constants import RESOURCE_ANNOTATION
 from torchnet.k8s.addons.node_ranges import NODES, TEMPLATE
 from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse
 
 Object = dict[str, Any]
-RESOURCE_ANNOTATION = "k8s.v1.cni.cncf.io/resourceName"
 _SLICES_SUFFIX = "-slices"
 
 

@@ -27,7 +27,7 @@ from torchnet.units import counted
 
 Object = dict[str, Any]
 # Whereabouts frees an address when the kubelet has removed the pod's sandbox, some seconds after the pod's end.
-_ATTEMPTS, _PAUSE = 3, 3.0
+ATTEMPTS, PAUSE = 3, 3.0
 
 
 def check_launch(
@@ -177,7 +177,7 @@ def _check_addresses(
         pods = state.pods_of({lease.pod.partition("/")[0] for lease in shortage.use.leases if lease.pod})
         table = address_table(shortage.path, [shortage.use], pods)
         may_end = any(row.state in ("gone", "terminating", "ended") for row in table.rows)
-        if not may_end or attempt == _ATTEMPTS or client.stop.wait(_PAUSE):
+        if not may_end or attempt == ATTEMPTS or client.stop.wait(PAUSE):
             break
         state.skipped.clear()
     text = f"network attachment {shortage.path}: {_describe(shortage, table, workers)}"

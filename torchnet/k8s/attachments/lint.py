@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torchnet.constants import RESOURCE_ANNOTATION
 from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse
-from torchnet.k8s.attachments.definition import RESOURCE_ANNOTATION, Definition, slices_name
+from torchnet.k8s.attachments.definition import Definition, slices_name
 from torchnet.k8s.attachments.finding import Change, Finding, Set, broken, changed, refused, warning
 from torchnet.k8s.attachments.ipam_rules import check_ipam
 from torchnet.k8s.attachments.node_rules import check_nodes

@@ -27,7 +27,7 @@ store = pytest.fixture(storing)
 
 @pytest.fixture
 def client(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
-    monkeypatch.setattr(launch_check, "_PAUSE", 0.01)
+    monkeypatch.setattr(launch_check, "PAUSE", 0.01)
     return api_answers.client(store, tmp_path)
 
 
