@@ -69,7 +69,6 @@ def _lint(paths: Sequence[str], given: dict[str, Any], form: str) -> int:
     from torchnet.cli.entry_point import emit
     from torchnet.cli.network_output import lint_document, lint_text
     from torchnet.k8s.attachments.lint import lint
-    from torchnet.k8s.commands import lint_network
 
     if paths:
         documents = [_read(path) for path in paths]
@@ -84,6 +83,8 @@ def _lint(paths: Sequence[str], given: dict[str, Any], form: str) -> int:
                 fix=_USAGE,
             )
     else:
+        from torchnet.k8s.commands import lint_network
+
         found = lint_network(place(given))
     emit(json.dumps(lint_document(found), indent=2) + "\n" if form == "json" else lint_text(found))
     return exit_code(found)
