@@ -17,6 +17,7 @@ from torchnet.text import printable
 
 CNI_VERSION = "1.0.0"
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")  # with older ones, Multus writes no network-status entry
+_NEWEST = "1.1.0"
 _OLDER = ("0.1.0", "0.2.0", "0.3.0")
 MODES = {"ipvlan": ("l2", "l3", "l3s"), "macvlan": ("bridge", "private", "vepa", "passthru")}
 ROUTED = ("l3", "l3s")
@@ -41,6 +42,7 @@ _CHAINED_PLUGINS = frozenset(["bandwidth", "firewall", "portmap", "rdma", "sbr",
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # containernetworking/cni pkg/utils: cniReg
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _IPV6_MTU = 1280  # RFC 8200, section 5
+_IPV6_SETTINGS = "net.ipv6.conf.IFNAME."
 _LAYER_2 = ("ipvlan", "macvlan", "bridge")
 _RENDER = "torchnet manifests backend-network"
 
@@ -104,6 +106,13 @@ def _version(config: CniConfig) -> Iterator[Finding]:
             ("cniVersion",),
             f"{_shown(found)} is not a version; valid: {', '.join(VERSIONS)}",
             "the plugins refuse it, and the pod stays in ContainerCreating",
+            change,
+        )
+    elif found == _NEWEST:
+        yield warning(
+            ("cniVersion",),
+            f'"{found}" is newer than what older plugins know',
+            "the CNI plugins 1.4, for example, refuse it",
             change,
         )
 
@@ -223,7 +232,7 @@ def _mtu(config: CniConfig) -> Iterator[Finding]:
             "the plugin refuses it, and the pod stays in ContainerCreating",
             Remove(path),
         )
-    elif 0 < found < _IPV6_MTU and any(one.network.version == 6 for one in address_ranges(config)):
+    elif 0 < found < _IPV6_MTU and (_has_ipv6_range(config) or _ipv6_settings(config)):
         yield refused(
             path,
             f"{found} is below {_IPV6_MTU}",
@@ -249,21 +258,26 @@ def _advertisements(config: CniConfig) -> Iterator[Finding]:
     """Router advertisements reach interfaces of layer 2 only."""
     if config.main.type not in _LAYER_2 or config.mode in ROUTED:
         return
-    if not any(one.network.version == 6 for one in address_ranges(config)):
+    if not _has_ipv6_range(config) or f"{_IPV6_SETTINGS}accept_ra" in _ipv6_settings(config):
         return
-    for plugin in config.plugins:
-        sysctl = plugin.body.get("sysctl")
-        if plugin.type == "tuning" and isinstance(sysctl, dict):
-            keys = {str(key).replace("/", ".") for key in sysctl}
-            if "net.ipv6.conf.IFNAME.accept_ra" in keys:
-                return
-    settings = {"net.ipv6.conf.IFNAME.accept_ra": "0", "net.ipv6.conf.IFNAME.ndisc_notify": "1"}
+    settings = {f"{_IPV6_SETTINGS}accept_ra": "0", f"{_IPV6_SETTINGS}ndisc_notify": "1"}
     yield warning(
         ("plugins",),
         "nothing turns off router advertisements",
         "any host on the backend network can add addresses and a default route to the pods (CVE-2020-10749)",
         AddPlugin({"type": "tuning", "sysctl": settings}),
     )
+
+
+def _has_ipv6_range(config: CniConfig) -> bool:
+    return any(one.network.version == 6 for one in address_ranges(config))
+
+
+def _ipv6_settings(config: CniConfig) -> set[str]:
+    """Return the kernel's IPv6 settings that tuning plugins set on the interface."""
+    sysctls = [plugin.body.get("sysctl") for plugin in config.plugins if plugin.type == "tuning"]
+    keys = {str(key).replace("/", ".") for one in sysctls if isinstance(one, dict) for key in one}
+    return {key for key in keys if key.startswith(_IPV6_SETTINGS)}
 
 
 def _is_whole(value: object) -> bool:

@@ -42,6 +42,8 @@ def test_what_works_has_no_findings(body: object) -> None:
         (config(cniVersion="0.2.0"), ["!cniVersion"]),
         (config(cniVersion="0.3.0"), ["!cniVersion"]),
         (config(cniVersion="2.0"), ["!cniVersion"]),
+        (config(cniVersion="1.1.0"), ["~cniVersion"]),
+        (config(plugin(mtu=1279, ipam=V4)), ["!plugins[0].mtu"]),
         (config(cniVersion=1), ["!cniVersion"]),
         (config(cniVersion=["1.0.0"]), ["!cniVersion"]),
         (config(name="a b"), ["!name"]),
