@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +36,11 @@ class ClusterState:
         self.listed: set[str] = set()
         """The namespaces whose attachments have been listed; "" for all."""
 
-    def definitions(self, namespace: str) -> list[Definition]:
+    def definitions(self, namespace: str, concerns: Collection[str] | None = None) -> list[Definition]:
         """Return the attachments of all namespaces, or of one if this user may not list more.
+
+        Args:
+            concerns: The paths of those whose files on the nodes are read, too; None for all.
 
         Raises:
             NetworkError: Multus is not installed.
@@ -55,7 +58,13 @@ class ClusterState:
             self._skip(error, "attachments of other namespaces are not compared")
             bodies = self._list(NAD, namespace)
             self.listed.add(namespace)
-        return [self._with_files(read_definition(body)) for body in bodies]
+        found = [read_definition(body) for body in bodies]
+        return [
+            self._with_files(one, is_own=one.namespace == namespace)
+            if concerns is None or one.path in concerns
+            else one
+            for one in found
+        ]
 
     def is_complete(self, namespace: str) -> bool:
         """Whether all attachments of a namespace have been listed."""
@@ -71,15 +80,19 @@ class ClusterState:
         body.setdefault("metadata", {}).update(name=name, namespace=namespace)
         return self._with_files(read_definition(body))
 
-    def _with_files(self, definition: Definition) -> Definition:
-        """Add the files of the nodes, if ``torchnet manifests backend-network --slice`` has rendered them."""
+    def _with_files(self, definition: Definition, *, is_own: bool = True) -> Definition:
+        """Add the files of the nodes, if ``torchnet manifests backend-network --slice`` has rendered them.
+
+        Args:
+            is_own: Whether to note that they may not be read.
+        """
         if definition.config:
             return definition
         name = slices_name(definition.name)
         try:
             config_map = self._get(CONFIG_MAP, SYSTEM, name)
         except ApiRefusal as error:
-            if error.status != 404:
+            if error.status != 404 and is_own:
                 self._skip(error, f"{definition.path}: the files of the nodes are not checked")
             return definition
         body: Object = {"metadata": {"name": definition.name, "namespace": definition.namespace}}

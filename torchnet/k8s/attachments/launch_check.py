@@ -71,7 +71,8 @@ def _definitions(state: ClusterState, attachments: Sequence[NetworkAttachment]) 
     """Return all attachments that may be read; the pods' own in any case, if they may be read at all."""
     found = {}
     try:
-        found = {one.path: one for one in state.definitions(attachments[0].namespace)}
+        paths = {one.path for one in attachments}
+        found = {one.path: one for one in state.definitions(attachments[0].namespace, paths)}
     except ApiRefusal:
         pass
     for one in attachments:

@@ -64,7 +64,7 @@ class Installation:
         paths = [one.path for one in self._options.networks]
         title = "other attachments"
         try:
-            found = state.definitions(self._options.networks[0].namespace)
+            found = state.definitions(self._options.networks[0].namespace, paths)
         except NetworkError:
             return  # the check of each attachment has said so
         except ApiRefusal as error:

@@ -146,6 +146,12 @@ def test_files_that_may_not_be_read_are_named(store: Store, client: ApiClient) -
     )
 
 
+def test_the_files_of_other_namespaces_are_no_concern_of_this_user(store: Store, client: ApiClient) -> None:
+    sliced(store)
+    store.faults = [("GET", "/configmaps/", forbidden("configmaps"))]
+    assert lint_namespace(client, "other").skipped == ()
+
+
 # -- show --------------------------------------------------------------------------------------------------------
 
 

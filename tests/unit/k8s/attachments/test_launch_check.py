@@ -183,6 +183,16 @@ def test_rails_that_share_a_pool_need_its_addresses_together(store: Store, clien
         checked(client, 5, rails=rails)
 
 
+def test_the_files_of_other_attachments_are_not_read(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    put(store, "NetworkAttachmentDefinition", "files", "k8s.cni.cncf.io/v1", "other")
+    assert checked(client) == []
+    assert store.wanted("GET", "/configmaps") == 0
+    put(store, "NetworkAttachmentDefinition", "net", "k8s.cni.cncf.io/v1")
+    (line,) = checked(client)
+    assert "ml/net has no spec" in line
+
+
 # -- what may not be read ------------------------------------------------------------------------------------------
 
 
