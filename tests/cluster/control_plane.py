@@ -21,6 +21,7 @@ from tests.cluster.shell import ClusterFailure, run, wait_until
 PREFIX = ("nsenter", f"--net={namespace_file(CONTROL_PLANE)}")
 ETCD = "http://127.0.0.1:2379"
 NAMES = ("etcd", "apiserver", "controller-manager", "scheduler", "coredns")
+_COMMON = ("--leader-elect=false", "--authentication-skip-lookup")
 
 
 def kubectl_command() -> tuple[str, ...]:
@@ -43,22 +44,31 @@ def up() -> None:
         *("--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"),
     )
     start_apiserver()
-    programs, root = recipes.kubernetes.folder, PKI / "ca.crt"
-    common = ("--leader-elect=false", "--authentication-skip-lookup")
+    start_controller_manager()
+    start(
+        *("scheduler", *PREFIX, recipes.kubernetes.folder / "kube-scheduler", *_COMMON),
+        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
+    )
+    start_dns()
+
+
+def start_controller_manager(*more: str) -> None:
+    """Start the controllers, with ``more`` flags."""
+    root = PKI / "ca.crt"
     # A silent node is NotReady after 8 s: some four of its leases' renewals.
     start(
-        *("controller-manager", *PREFIX, programs / "kube-controller-manager", *common),
+        *("controller-manager", *PREFIX, recipes.kubernetes.folder / "kube-controller-manager", *_COMMON),
         f"--kubeconfig={RUN / 'controller-manager.kubeconfig'}",
         *("--use-service-account-credentials", f"--service-account-private-key-file={PKI / 'sa.key'}"),
         *(f"--root-ca-file={root}", f"--cluster-signing-cert-file={root}"),
         f"--cluster-signing-key-file={PKI / 'ca.key'}",
-        *("--node-monitor-period=1s", "--node-monitor-grace-period=8s"),
+        *("--node-monitor-period=1s", "--node-monitor-grace-period=8s", *more),
     )
-    start(
-        *("scheduler", *PREFIX, programs / "kube-scheduler", *common),
-        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
-    )
-    start_dns()
+
+
+def restart_controller_manager(*more: str) -> None:
+    stop("controller-manager", signal.SIGKILL)
+    start_controller_manager(*more)
 
 
 def start_dns() -> None:
@@ -73,8 +83,8 @@ def stop_dns() -> None:
     stop("coredns", signal.SIGKILL)
 
 
-def start_apiserver() -> None:
-    """Start the API server and wait until it is ready."""
+def start_apiserver(*more: str) -> None:
+    """Start the API server, with ``more`` flags, and wait until it is ready."""
     # Port 443, as the service's: no proxy stands between. --enable-aggregator-routing: webhooks are called at
     # their pods' addresses. Pods of a lost node are evicted after 10 s, not 300.
     start(
@@ -94,6 +104,7 @@ def start_apiserver() -> None:
         f"--service-account-issuer=https://{SERVICE}",
         f"--service-account-key-file={PKI / 'sa.pub'}",
         f"--service-account-signing-key-file={PKI / 'sa.key'}",
+        *more,
     )
     try:
         wait_until("API server", 60, lambda: kubectl("get", "--raw", "/readyz") == "ok")
@@ -101,10 +112,10 @@ def start_apiserver() -> None:
         raise ClusterFailure(f"{failure}\n{log('apiserver')[-3000:]}") from None
 
 
-def restart_apiserver() -> None:
-    """Kill it, so that open connections end without a word, and start it anew."""
+def restart_apiserver(*more: str) -> None:
+    """Kill it, so that open connections end without a word, and start it anew, with ``more`` flags."""
     stop("apiserver", signal.SIGKILL)
-    start_apiserver()
+    start_apiserver(*more)
 
 
 def down() -> None:

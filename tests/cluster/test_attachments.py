@@ -8,10 +8,14 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.cluster import addons
 from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.cluster.pods import status, staying, wait_for_address
+from tests.cluster.shell import ClusterFailure
+from torchnet.k8s.attachments.plugin_rules import VERSIONS
 
 NAME = "other"
 STATIC = {"node1": "fcbb:0:800:ffff:8000::51/64", "node2": "fcbb:0:800:ffff:8000::52/64"}
@@ -24,14 +28,17 @@ def addresses(
     launcher: Launcher,
     *words: str,
     ips: dict[str, str] | None = None,
+    version: str = "1.0.0",
     meanwhile: Callable[[Launcher], None] = lambda _: None,
 ) -> dict[str, str]:
     """net1's address on each node with the attachment of these ``words``; the nodes have reached each other.
 
-    ``meanwhile`` is called while the pods are there.
+    ``version`` is the attachment's cniVersion; ``meanwhile`` is called while the pods are there.
     """
     cluster, namespace = launcher.cluster, launcher.namespace
     applied = addons.attachment(namespace, "--name", NAME, *words)
+    assert '"cniVersion": "1.0.0"' in applied
+    applied = applied.replace('"cniVersion": "1.0.0"', f'"cniVersion": "{version}"')
     cluster.kubectl("apply", "-f", "-", input=applied)
     pods = []
     for node in cluster.nodes:
@@ -86,10 +93,18 @@ def check_release(launcher: Launcher) -> None:
     cluster.kubectl("patch", *pool, "--type", "json", "-p", json.dumps(patch))
     shown = launcher.run("network", "show", NAME, "-n", launcher.namespace).out
     assert f"{gone}" in shown, shown
-    commands = [line.strip() for line in shown.splitlines() if line.startswith("  kubectl ")]
-    assert len(commands) == 2, shown
-    for command in commands:
-        cluster.kubectl(*shlex.split(command)[1:])
+    (command,) = (line for line in shown.splitlines() if line.startswith("  kubectl "))
+    release, delete = (shlex.split(part)[1:] for part in command.split(" && "))
+    entry = "/spec/allocations/99999/id"
+    for name, works in (("another", False), ("sandbox", True)):
+        patch = [{"op": "replace", "path": entry, "value": name}]
+        cluster.kubectl("patch", *pool, "--type", "json", "-p", json.dumps(patch))
+        if works:
+            cluster.kubectl(*release)
+        else:  # a new pod of this name holds the lease
+            with pytest.raises(ClusterFailure, match="test"):
+                cluster.kubectl(*release)
+    cluster.kubectl(*delete)
     assert gone not in launcher.run("network", "show", NAME, "-n", launcher.namespace).out
 
 
@@ -109,8 +124,9 @@ def test_a_part_of_the_range_for_each_node(launcher: Launcher) -> None:
 
 @concurrent
 def test_what_is_excluded_is_not_given(launcher: Launcher) -> None:
+    """With the oldest cniVersion for which Multus writes network-status."""
     words = ("--range", OWN_RANGE, "--exclude", EXCLUDED, "--log-file", LOG)
-    found = addresses(launcher, *words, meanwhile=check_release)
+    found = addresses(launcher, *words, version=VERSIONS[0], meanwhile=check_release)
     for node, address in found.items():
         assert ipaddress.IPv6Address(address) not in ipaddress.IPv6Network(EXCLUDED)
         # The plugin itself tells what it did only there.

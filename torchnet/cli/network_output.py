@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torchnet.console.text_table import table
@@ -24,6 +25,8 @@ _MARKS = {"fault": "FAULT", "warning": "warn "}
 _WIDTH = 160  # where there is no terminal
 _HEADINGS = ("ADDRESS", "POD", "INTERFACE", "NODE", "STATE")
 _SHOWN = 1000  # rows
+_AT_ONCE = 50  # leases in one command: if one of them has changed, none is released
+_RESERVATIONS = "overlappingrangeipreservations.whereabouts.cni.cncf.io"
 
 
 def lint_text(found: Lint) -> str:
@@ -88,7 +91,7 @@ def _address_lines(found: AddressListing) -> Iterator[str]:
     addresses = found.table
     yield f"{found.definition.path}: {_kind(found)}"
     for use in addresses.uses:
-        yield f"  {use.range}: {use.range.capacity:,} addresses, {len(use.leases):,} held, {use.free:,} free"
+        yield f"  {use.range}: {use.capacity:,} addresses, {len(use.leases):,} held, {use.free:,} free"
     yield ""
     if addresses.rows:
         width = shutil.get_terminal_size((_WIDTH, 24)).columns
@@ -125,46 +128,60 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _stale_lines(addresses: AddressTable, network_name: str) -> Iterator[str]:
-    leases = [row.lease for row in addresses.stale if row.lease is not None]
+    if not addresses.stale:
+        return
+    leases = [row.lease for row in addresses.stale if row.lease is not None and row.state == "gone"]
+    yield ""
+    yield f"{counted(len(addresses.stale), 'stale lease')}: Whereabouts' reconciler releases those of pods that do not exist,"
+    yield "with torchnet's manifests once a day."
     if not leases:
         return
-    yield ""
-    yield f"{counted(len(leases), 'stale lease')}: Whereabouts' reconciler releases those of pods that do not exist,"
-    yield "with torchnet's manifests once a day. To release them now:"
+    yield f"To release {counted(len(leases), 'lease')} of pods that are gone now, if none of them still runs on a node that is"
+    yield "lost:"
     for command in release_commands(leases, network_name):
         yield f"  {command}"
 
 
-def release_commands(leases: list[Lease], network_name: str = "") -> list[str]:
-    """Return a command for each pool that releases leases unless they have changed, and one for their reservations."""
-    commands = []
-    for namespace, pool in dict.fromkeys((one.pool_namespace, one.pool) for one in leases):
-        patch: list[dict[str, str]] = []
-        for one in leases:
-            if (one.pool_namespace, one.pool) == (namespace, pool):
-                path = f"/spec/allocations/{one.key}"
-                patch += [
-                    {"op": "test", "path": f"{path}/podref", "value": one.pod},
-                    {"op": "remove", "path": path},
-                ]
-        words = [
-            "kubectl",
-            "patch",
-            IP_POOL.resource,
-            pool,
-            "-n",
-            namespace,
-            "--type",
-            "json",
-            "-p",
-            json.dumps(patch),
+def release_commands(leases: Sequence[Lease], network_name: str = "") -> list[str]:
+    """Return commands that release leases and then their reservations; each does nothing if one lease has changed.
+
+    A pod of the same name gets the same lease, with the id of its own sandbox.
+    """
+    by_pool: dict[tuple[str, str], list[Lease]] = defaultdict(list)
+    for one in leases:
+        by_pool[one.pool_namespace, one.pool].append(one)
+    return [
+        _release_command(namespace, pool, found[at : at + _AT_ONCE], network_name)
+        for (namespace, pool), found in by_pool.items()
+        for at in range(0, len(found), _AT_ONCE)
+    ]
+
+
+def _release_command(namespace: str, pool: str, leases: Sequence[Lease], network_name: str) -> str:
+    patch: list[dict[str, str]] = []
+    for one in leases:
+        path = f"/spec/allocations/{one.key}"
+        patch += [
+            {"op": "test", "path": f"{path}/podref", "value": one.pod},
+            {"op": "test", "path": f"{path}/id", "value": one.container},
+            {"op": "remove", "path": path},
         ]
-        commands.append(shlex.join(words))
+    change = [
+        "kubectl",
+        "patch",
+        IP_POOL.resource,
+        pool,
+        "-n",
+        namespace,
+        "--type",
+        "json",
+        "-p",
+        json.dumps(patch),
+    ]
     prefix = f"{network_name}-" if network_name else ""
-    names = " ".join(prefix + str(one.address).replace(":", "-") for one in leases)
-    reservations = "overlappingrangeipreservations.whereabouts.cni.cncf.io"
-    commands.append(f"kubectl delete {reservations} -n {leases[0].pool_namespace} --ignore-not-found {names}")
-    return commands
+    names = [prefix + str(one.address).replace(":", "-") for one in leases]
+    delete = ["kubectl", "delete", _RESERVATIONS, "-n", namespace, "--ignore-not-found", *names]
+    return f"{shlex.join(change)} && {shlex.join(delete)}"
 
 
 def _namespaced(pod: str) -> str:
@@ -181,7 +198,7 @@ def address_document(found: AddressListing) -> dict[str, Any]:
         "ranges": [
             {
                 "range": str(use.range),
-                "addresses": use.range.capacity,
+                "addresses": use.capacity,
                 "held": len(use.leases),
                 "free": use.free,
             }

@@ -168,6 +168,18 @@ def test_the_wording_of_addresses(
     golden.check("network-show.txt", f"{text}\n{little}\n{err}")
 
 
+def test_only_leases_of_pods_that_are_gone_are_offered_for_release(
+    store: Store, cluster: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kubelet has not removed the sandbox of a pod that has ended, perhaps on a node that is lost."""
+    installed(store)
+    running(store, "gone", phase="Failed")
+    text = run(capsys, "show", "net", *cluster)[1]
+    assert "stale: ended" in text
+    assert "1 stale lease" in text
+    assert "kubectl patch" not in text
+
+
 def test_addresses_as_json(store: Store, cluster: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     installed(store)
     body = json.loads(run(capsys, "show", "ml/net", "-o", "json", *cluster)[1])

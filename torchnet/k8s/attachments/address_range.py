@@ -2,15 +2,16 @@
 
 Sources:
     whereabouts v0.9.4: pkg/config/config.go (LoadIPAMConfig), pkg/iphelpers/iphelpers.go (GetIPRange)
-    containernetworking/plugins v1.9.0: plugins/ipam/host-local/backend/allocator/range.go (Canonicalize)
+    containernetworking/plugins v1.9.1: plugins/ipam/host-local/backend/allocator/range.go (Canonicalize)
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torchnet.k8s.addons.ip_ranges import Address, Network
@@ -58,6 +59,26 @@ class AddressRange:
         return str(self.network)
 
 
+Owned = tuple[int, AddressRange]
+
+
+def overlaps(ranges: Iterable[Owned]) -> Iterator[tuple[Owned, Owned]]:
+    """Yield pairs of ranges of different owners that overlap: at most one for each range, and one if there are any."""
+    last: Owned | None = None  # the one that ends last
+    rest: Owned | None = None  # the one of another owner that ends last
+    for item in sorted(ranges, key=lambda item: (item[1].network.version, item[1].first)):
+        owner, found = item
+        other = rest if last is not None and last[0] == owner else last
+        if other is not None and other[1].overlaps(found):
+            yield other, item
+        if last is None or last[1].network.version != found.network.version:
+            last, rest = item, None
+        elif found.last >= last[1].last:
+            last, rest = item, (last if last[0] != owner else rest)
+        elif owner != last[0] and (rest is None or found.last > rest[1].last):
+            rest = item
+
+
 def interface(text: object, *, sloppy: bool = False) -> Interface:
     """Parse an address with its prefix length, as Go's ParseCIDR does.
 
@@ -95,10 +116,14 @@ def _plain(text: str) -> str:
     return re.sub(r"(^|\.)0+(?=\d)", r"\1", text) if ":" not in text else text
 
 
-def whereabouts_range(one: Body) -> AddressRange:
+def whereabouts_range(one: Body, *, is_sliced: bool = False) -> AddressRange:
     """Return the range of Whereabouts that an object with ``range`` defines.
 
     A ``range_start`` or ``range_end`` that is invalid or not in the range has no effect, as in Whereabouts.
+
+    Args:
+        one: The object.
+        is_sliced: Each node has a part of the range (``node_slice_size``): bounds and ``exclude`` have no effect.
 
     Raises:
         ValueError: Whereabouts refuses the range; the text completes a sentence about its field.
@@ -117,13 +142,16 @@ def whereabouts_range(one: Body) -> AddressRange:
     if network.max_prefixlen - network.prefixlen < 2:
         raise ValueError("has no usable address; at least 2 bits must be left for addresses")
     first, last_one = int(network.network_address) + 1, int(network.broadcast_address) - 1
+    if is_sliced:
+        return AddressRange(network, first, last_one)
     if (given := _inside(start, network, first, last_one)) is not None:
         first = given
     if (given := _inside(end, network, first, last_one)) is not None:
         last_one = given
     excluded = one.get("exclude")
-    parts = excluded if isinstance(excluded, list) else []
-    return AddressRange(network, first, last_one, tuple(exclusion(part) for part in parts))
+    if excluded is not None and not isinstance(excluded, list):
+        raise ValueError("is not a list")
+    return AddressRange(network, first, last_one, tuple(exclusion(part) for part in excluded or ()))
 
 
 def exclusion(text: object) -> Network:
@@ -181,6 +209,11 @@ def _bound(text: object, network: Network, name: str) -> int:
     return int(found)
 
 
+def has_node_slices(ipam: Body) -> bool:
+    """Whether Whereabouts allocates from a part of the range for each node."""
+    return bool(ipam.get("node_slice_size"))
+
+
 def whereabouts_parts(ipam: Body) -> Iterator[tuple[Path, Body]]:
     """Yield the objects that define Whereabouts' ranges, with their paths in the IPAM configuration."""
     if text_of(ipam, "range"):
@@ -206,7 +239,8 @@ def address_ranges(config: CniConfig) -> tuple[AddressRange, ...]:
     """Return the ranges that the IPAM plugin allocates from; those that it refuses are left out."""
     reader: Any
     if config.ipam_type == "whereabouts":
-        parts, reader = whereabouts_parts(config.ipam), whereabouts_range
+        parts = whereabouts_parts(config.ipam)
+        reader = partial(whereabouts_range, is_sliced=has_node_slices(config.ipam))
     elif config.ipam_type == "host-local":
         parts, reader = host_local_parts(config.ipam), host_local_range
     else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torchnet.constants import NETWORKS_ANNOTATION
+from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 from torchnet.errors import NetworkError
 from torchnet.k8s.attachments.address_pool import Pool, read_pool
 from torchnet.k8s.attachments.address_table import Pods
@@ -21,17 +21,24 @@ Object = dict[str, Any]
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 _PAGE = 500
 _PATIENCE = 10.0  # seconds
+_NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class ClusterState:
     """Reads from the cluster.
 
+    Args:
+        known: Attachments that have been read, by NAMESPACE/NAME.
+
     Attributes:
         skipped: A line for each thing that this user may not read.
     """
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, known: Mapping[str, Object] | None = None) -> None:
         self._client = client
+        self._known = known or {}
+        self._files: dict[str, Object | ApiRefusal] = {}
+        self._late: dict[str, tuple[str, ...]] = {}
         self.skipped: list[str] = []
         self.listed: set[str] = set()
         """The namespaces whose attachments have been listed; "" for all."""
@@ -76,9 +83,9 @@ class ClusterState:
         Raises:
             ApiRefusal: It does not exist, or may not be read.
         """
-        body = self._get(NAD, namespace, name)
-        body.setdefault("metadata", {}).update(name=name, namespace=namespace)
-        return self._with_files(read_definition(body))
+        body = self._known.get(f"{namespace}/{name}") or self._get(NAD, namespace, name)
+        meta = {**(body.get("metadata") or {}), "name": name, "namespace": namespace}
+        return self._with_files(read_definition({**body, "metadata": meta}))
 
     def _with_files(self, definition: Definition, *, is_own: bool = True) -> Definition:
         """Add the files of the nodes, if ``torchnet manifests backend-network --slice`` has rendered them.
@@ -89,15 +96,25 @@ class ClusterState:
         if definition.config:
             return definition
         name = slices_name(definition.name)
-        try:
-            config_map = self._get(CONFIG_MAP, SYSTEM, name)
-        except ApiRefusal as error:
-            if error.status != 404 and is_own:
-                self._skip(error, f"{definition.path}: the files of the nodes are not checked")
+        config_map = self._files_of(name)
+        if isinstance(config_map, ApiRefusal):
+            if config_map.status != 404 and is_own:
+                self._skip(config_map, f"{definition.path}: the files of the nodes are not checked")
             return definition
         body: Object = {"metadata": {"name": definition.name, "namespace": definition.namespace}}
         found = read_definition(body, {name: config_map})
-        return replace(found, nodes_without_file=tuple(self._unready(name)))
+        if name not in self._late:
+            self._late[name] = tuple(self._unready(name))
+        return replace(found, nodes_without_file=self._late[name])
+
+    def _files_of(self, name: str) -> Object | ApiRefusal:
+        """Return the ConfigMap of the nodes' files: attachments of one name in several namespaces share it."""
+        if name not in self._files:
+            try:
+                self._files[name] = self._get(CONFIG_MAP, SYSTEM, name)
+            except ApiRefusal as error:
+                self._files[name] = error
+        return self._files[name]
 
     def _unready(self, app: str) -> list[str]:
         """Return the nodes whose pod of the DaemonSet ``app`` is not Ready: it has not written their file."""
@@ -119,9 +136,12 @@ class ClusterState:
             return None
 
     def requests(self, namespace: str) -> list[Request]:
-        """Return the annotations of the pods of a namespace; equal ones of pods with one owner count once."""
+        """Return the annotations of the pods of a namespace; equal ones of pods with one owner count once.
+
+        Pods that have ended are left out: their attachments need not exist any more.
+        """
         try:
-            bodies = self._list(POD, namespace, metadata=True)
+            bodies = self._list(POD, namespace, metadata=True, fields=_NOT_ENDED)
         except ApiRefusal as error:
             self._skip(error, "the pods' annotations are not checked")
             return []
@@ -153,10 +173,22 @@ class ClusterState:
                     raise
         return [pool for pool in map(read_pool, bodies) if pool is not None]
 
+    def pools_of(self, names: Iterable[str]) -> list[Pool] | None:
+        """Return the pools of these names; None if this user may not read them. One that does not exist is empty."""
+        found = []
+        for name in dict.fromkeys(names):
+            try:
+                found.append(read_pool(self._get(IP_POOL, SYSTEM, name)))
+            except ApiRefusal as error:
+                if error.status != 404:
+                    self._skip(error, "Whereabouts' pools are not read")
+                    return None
+        return [pool for pool in found if pool is not None]
+
     def pods(self, namespaces: Iterable[str]) -> Pods:
         """Return the pods of all namespaces, or of those of ``namespaces`` that this user may list."""
         try:
-            return Pods(_by_name(self._list(POD, "")), everywhere=True)
+            return Pods(_by_name(self._list(POD, "", reduce=_pod_extract)), everywhere=True)
         except ApiRefusal as error:
             if not is_permission_error(error.status, error.message):
                 raise
@@ -168,7 +200,7 @@ class ClusterState:
         known = set()
         for namespace in sorted(set(namespaces)):
             try:
-                bodies |= _by_name(self._list(POD, namespace), namespace)
+                bodies |= _by_name(self._list(POD, namespace, reduce=_pod_extract), namespace)
                 known.add(namespace)
             except ApiRefusal as error:
                 self._skip(error, f"the pods of {namespace} are unknown")
@@ -178,8 +210,20 @@ class ClusterState:
         path, call = kind.path(namespace, name), kind.call("get", namespace, name)
         return self._client.call("GET", path, call, patience=_PATIENCE)
 
-    def _list(self, kind: Kind, namespace: str, *, metadata: bool = False, labels: str = "") -> list[Object]:
+    def _list(
+        self,
+        kind: Kind,
+        namespace: str,
+        *,
+        metadata: bool = False,
+        labels: str = "",
+        fields: str = "",
+        reduce: Callable[[Object], Object] = lambda body: body,
+    ) -> list[Object]:
         """List objects in pages.
+
+        Args:
+            reduce: Returns what is kept of an object.
 
         Raises:
             ApiRefusal: This user may not list them.
@@ -189,10 +233,11 @@ class ClusterState:
         accept = METADATA if metadata else "application/json"
         while True:
             query: dict[str, object] = {"limit": _PAGE}
-            query |= {key: value for key, value in (("continue", rest), ("labelSelector", labels)) if value}
+            more = (("continue", rest), ("labelSelector", labels), ("fieldSelector", fields))
+            query |= {key: value for key, value in more if value}
             path, call = kind.path(namespace), kind.call("list", namespace)
             answer = self._client.call("GET", path, call, query=query, accept=accept, patience=_PATIENCE)
-            found += answer.get("items") or ()
+            found += map(reduce, answer.get("items") or ())
             rest = str((answer.get("metadata") or {}).get("continue") or "")
             if not rest:
                 return found
@@ -211,6 +256,18 @@ class ClusterState:
 def _is_ready(body: Object) -> bool:
     conditions = (body.get("status") or {}).get("conditions") or ()
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
+
+
+def _pod_extract(body: Object) -> Object:
+    """Return what the table of addresses needs of a pod: a large cluster has some 10 kB for each."""
+    meta = body.get("metadata") or {}
+    kept = {key: meta[key] for key in ("name", "namespace", "deletionTimestamp") if key in meta}
+    status = (meta.get("annotations") or {}).get(STATUS_ANNOTATION)
+    return {
+        "metadata": kept | {"annotations": {STATUS_ANNOTATION: status} if status else {}},
+        "spec": {"nodeName": (body.get("spec") or {}).get("nodeName")},
+        "status": {"phase": (body.get("status") or {}).get("phase")},
+    }
 
 
 def _by_name(bodies: Sequence[Object], namespace: str = "") -> dict[str, Object]:

@@ -15,6 +15,44 @@ from torchnet.text import loads
 Body = dict[str, Any]
 Path = tuple[str | int, ...]
 SIZE_LIMIT, DEPTH_LIMIT = 1 << 20, 60
+_PLUGIN_FIELDS = (
+    *(
+        "type",
+        "master",
+        "mode",
+        "mtu",
+        "bridge",
+        "vlan",
+        "ipam",
+        "capabilities",
+        "linkInContainer",
+        "deviceID",
+    ),
+    *("sysctl", "ingressRate", "ingressBurst", "egressRate", "egressBurst"),
+)
+_IPAM_FIELDS = (
+    *(
+        "type",
+        "range",
+        "range_start",
+        "range_end",
+        "exclude",
+        "ipRanges",
+        "gateway",
+        "network_name",
+        "routes",
+    ),
+    *(
+        "node_slice_size",
+        "enable_overlapping_ranges",
+        "addresses",
+        "ranges",
+        "subnet",
+        "rangeStart",
+        "rangeEnd",
+    ),
+    "dataDir",
+)
 
 
 class ConfigError(ValueError):
@@ -38,6 +76,11 @@ class Plugin:
         """The configuration of the IPAM plugin; {} without one."""
         found = self.body.get("ipam")
         return found if isinstance(found, dict) else {}
+
+    def has_capability(self, name: str) -> bool:
+        """Whether the plugin gets this part of a pod's annotation."""
+        found = self.body.get("capabilities")
+        return isinstance(found, dict) and found.get(name) is True
 
 
 @dataclass(frozen=True)
@@ -96,8 +139,7 @@ class CniConfig:
     @property
     def has_requested_addresses(self) -> bool:
         """Whether the addresses of a pod's annotation are passed to the plugin (capability ``ips``)."""
-        found = self.main.body.get("capabilities")
-        return isinstance(found, dict) and found.get("ips") is True
+        return self.main.has_capability("ips")
 
 
 def parse(text: str) -> CniConfig:
@@ -112,7 +154,30 @@ def parse(text: str) -> CniConfig:
         raise ConfigError(str(error)) from None
     if not isinstance(body, dict):
         raise ConfigError("is not a JSON object")
-    return CniConfig(body)
+    plugins = body.get("plugins")
+    if text_of(body, "type") or not isinstance(plugins, list):
+        return CniConfig(_plugin(body, ("cniVersion", "name")))
+    return CniConfig(body | {"plugins": [_plugin(one) if isinstance(one, dict) else one for one in plugins]})
+
+
+def _plugin(body: Body, more: tuple[str, ...] = ()) -> Body:
+    """Return a plugin's configuration with the names of fields as they are documented: Go reads them without case.
+
+    Those of a list of plugins, apart from its plugins, are read as they are (libcni, NetworkConfFromBytes).
+    """
+    found = _with_names(body, (*_PLUGIN_FIELDS, *more))
+    ipam = found.get("ipam")
+    return found | {"ipam": _with_names(ipam, _IPAM_FIELDS)} if isinstance(ipam, dict) else found
+
+
+def _with_names(body: Body, fields: tuple[str, ...]) -> Body:
+    names = {name.lower(): name for name in fields}
+    if not any(key not in fields and key.lower() in names for key in body):
+        return body
+    return {
+        (name if (name := names.get(key.lower(), key)) not in body else key): value
+        for key, value in body.items()
+    }
 
 
 def text_of(body: Body, key: str) -> str:

@@ -45,6 +45,11 @@ class Definition:
         return bool(self.namespace)
 
     @property
+    def is_single(self) -> bool:
+        """Whether it is a file of a node in which Multus reads a single plugin."""
+        return self.in_file and not self.name.endswith(".conflist")
+
+    @property
     def path(self) -> str:
         """``NAMESPACE/NAME``; NAME alone without a namespace."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name

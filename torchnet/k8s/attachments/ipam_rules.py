@@ -1,19 +1,18 @@
 """Rules about the IPAM plugin of one attachment (pure).
 
 Sources:
-    whereabouts v0.9.4; containernetworking/plugins v1.9.0, plugins/ipam
+    whereabouts v0.9.4; containernetworking/plugins v1.9.1, plugins/ipam
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 
 from torchnet.k8s.attachments import address_range
 from torchnet.k8s.attachments.address_range import AddressRange
 from torchnet.k8s.attachments.cni_config import Body, CniConfig, Path, text_of
-from torchnet.k8s.attachments.finding import Finding, Remove, Set, broken, refused, warning
+from torchnet.k8s.attachments.finding import Finding, Remove, Set, broken, field_name, refused, warning
 from torchnet.k8s.attachments.plugin_rules import ROUTED
 from torchnet.text import printable
 
@@ -135,19 +134,24 @@ def _whereabouts(ipam: Body, path: Path) -> Iterator[Finding]:
             "pods get no address, unless /etc/cni/net.d/whereabouts.d/whereabouts.conf of each node has a range",
             fix='"range": "CIDR"',
         )
+    is_sliced = address_range.has_node_slices(ipam)
     ranges = []
     for part, one in parts:
         yield from _unreadable_bounds(one, (*path, *part), strict=bool(part))
-        yield from _bounds(one, (*path, *part), strict=bool(part))
+        if is_sliced:
+            yield from _without_effect(one, (*path, *part))
+        else:
+            yield from _bounds(one, (*path, *part), strict=bool(part))
         try:
-            ranges.append(found := address_range.whereabouts_range(one))
+            found = address_range.whereabouts_range(one, is_sliced=is_sliced)
+            ranges.append((part, one, found))
         except ValueError as error:
             field, text = _culprit(one, error)
             yield refused((*path, *part, field), text, f"Whereabouts refuses it, {_STAYS}")
             continue
         yield from _usable(found, one, (*path, *part))
     yield from _gateway(ipam, ranges, path)
-    yield from _node_slices(ipam, ranges, path)
+    yield from _node_slices(ipam, [found for _, _, found in ranges], path)
 
 
 def _culprit(one: Body, error: ValueError) -> tuple[str, str]:
@@ -156,7 +160,19 @@ def _culprit(one: Body, error: ValueError) -> tuple[str, str]:
         address_range.whereabouts_range({key: value for key, value in one.items() if key != "exclude"})
     except ValueError:
         return "range", f'"{printable(str(one.get("range")), 80)}" {error}'
-    return "exclude", f"an entry {error}"
+    return "exclude", str(error) if not isinstance(one.get("exclude"), list) else f"an entry {error}"
+
+
+def _without_effect(one: Body, path: Path) -> Iterator[Finding]:
+    """With node slices, Whereabouts replaces the bounds by those of the node's part, and forgets ``exclude``."""
+    for key in ("range_start", "range_end", "exclude"):
+        if one.get(key):
+            yield broken(
+                (*path, key),
+                "without effect beside node_slice_size",
+                "Whereabouts allocates from the whole range, each node from its part",
+                Remove((*path, key)),
+            )
 
 
 def _unreadable_bounds(one: Body, path: Path, *, strict: bool) -> Iterator[Finding]:
@@ -224,12 +240,13 @@ def _usable(found: AddressRange, one: Body, path: Path) -> Iterator[Finding]:
         yield broken(
             (*path, "range_start" if one.get("range_start") else "range"),
             f"the addresses are in the upper half of {found.network}",
-            "Whereabouts cannot read these allocations back, and gives two pods the same address",
+            "Whereabouts cannot read these allocations back: it does not release them, and where "
+            "enable_overlapping_ranges is false, it gives two pods the same address",
             fix=f"a range whose addresses begin below {found.network.network_address + _READABLE_OFFSETS}",
         )
 
 
-def _gateway(ipam: Body, ranges: Sequence[AddressRange], path: Path) -> Iterator[Finding]:
+def _gateway(ipam: Body, ranges: Sequence[tuple[Path, Body, AddressRange]], path: Path) -> Iterator[Finding]:
     text = ipam.get("gateway")
     if text is None or text == "":
         return
@@ -241,15 +258,19 @@ def _gateway(ipam: Body, ranges: Sequence[AddressRange], path: Path) -> Iterator
             (*path, "gateway"), what, f"Whereabouts refuses it, {_STAYS}", Remove((*path, "gateway"))
         )
         return
-    if ranges and found in ranges[0]:
-        excluded = ipam.get("exclude")
-        entries = [*excluded] if isinstance(excluded, list) else []
-        yield broken(
-            (*path, "gateway"),
-            f"{found} is in the range and is not excluded",
-            "Whereabouts gives the gateway's address to a pod",
-            Set((*path, "exclude"), [*entries, f"{found}/{found.max_prefixlen}"]),
-        )
+    for part, one, addresses in ranges:
+        if found in addresses:
+            entries = one.get("exclude")
+            entry = f"{found}/{found.max_prefixlen}"
+            changes = [Set((*path, *part, "exclude"), [*(entries or ()), entry])]
+            yield broken(
+                (*path, "gateway"),
+                f"{found} is in the range {addresses} and is not excluded",
+                "Whereabouts gives the gateway's address to a pod",
+                # With node slices, "exclude" has no effect.
+                *([] if address_range.has_node_slices(ipam) else changes),
+                fix="a range without the gateway's address" if address_range.has_node_slices(ipam) else "",
+            )
 
 
 def _node_slices(ipam: Body, ranges: Sequence[AddressRange], path: Path) -> Iterator[Finding]:
@@ -270,6 +291,7 @@ def _node_slices(ipam: Body, ranges: Sequence[AddressRange], path: Path) -> Iter
     if (
         not digits.isascii()
         or not digits.isdigit()
+        or len(digits) > 3
         or any(int(digits) < one.network.prefixlen for one in ranges)
     ):
         yield refused(
@@ -319,19 +341,19 @@ def _host_local(ipam: Body, path: Path) -> Iterator[Finding]:
                 f"host-local refuses it, {_STAYS}",
                 *_network(one, (*path, *part)),
             )
-    for (first, mine), (second, other) in combinations(ranges, 2):
-        if mine.overlaps(other):
-            yield refused(
-                (*path, *second),
-                f"overlaps {printable(str(mine), 80)} of {'.'.join(map(str, first)) or 'subnet'}",
-                f"host-local refuses it, {_STAYS}",
-            )
-        elif first[:2] == second[:2] and mine.network.version != other.network.version:
-            yield refused(
-                (*path, *second),
-                "a range set has IPv4 and IPv6",
-                f"host-local refuses it, {_STAYS}",
-            )
+    numbered = [(number, found) for number, (_, found) in enumerate(ranges)]
+    for pair in address_range.overlaps(numbered):
+        first, second = sorted(number for number, _ in pair)
+        yield refused(
+            (*path, *ranges[second][0]),
+            f"overlaps {printable(str(ranges[first][1]), 80)} of {field_name(ranges[first][0]) or 'subnet'}",
+            f"host-local refuses it, {_STAYS}",
+        )
+    versions: dict[Path, int] = {}
+    for part, found in ranges:
+        if found.network.version != versions.setdefault(part[:-1], found.network.version):
+            text = "a range set has IPv4 and IPv6"
+            yield refused((*path, *part), text, f"host-local refuses it, {_STAYS}")
 
 
 def _is_list_of_sets(sets: object) -> bool:
@@ -371,10 +393,11 @@ def _static(config: CniConfig, path: Path) -> Iterator[Finding]:
     enabled = config.main.body.get("capabilities")
     change = Set(capability, (enabled if isinstance(enabled, dict) else {}) | {"ips": True})
     if found:
+        instead = ", unless its annotation has others" if config.has_requested_addresses else ""
         yield broken(
             (*path, "addresses"),
             "addresses in the attachment",
-            "every pod that uses it gets the same ones",
+            f"every pod that uses it gets the same ones{instead}",
             Remove((*path, "addresses")),
             change,
             fix='the address of each pod in its annotation: "ips": ["ADDRESS/LENGTH"]; torchnet launch --static-ips',
@@ -393,9 +416,8 @@ def _static(config: CniConfig, path: Path) -> Iterator[Finding]:
 
 
 def _several_nodes(config: CniConfig, path: Path, *, per_node: bool) -> Iterator[Finding]:
-    ranges = address_range.address_ranges(config)
     if config.ipam_type == "host-local" and not per_node:
-        changes = _shared_range(config, ranges, path)
+        changes = _shared_range(config, path)
         yield broken(
             (*path, "ranges" if "ranges" in config.ipam else "subnet"),
             "host-local with the same range on all nodes",
@@ -404,8 +426,20 @@ def _several_nodes(config: CniConfig, path: Path, *, per_node: bool) -> Iterator
             fix=_SLICES,
         )
     is_shared = config.ipam_type == "host-local" or (
-        config.ipam_type == "whereabouts" and not config.ipam.get("node_slice_size")
+        config.ipam_type == "whereabouts" and not address_range.has_node_slices(config.ipam)
     )
+    if (
+        config.main.type == "ipvlan"
+        and config.mode in ROUTED
+        and config.ipam_type == "static"
+        and not per_node
+    ):
+        yield warning(
+            (*config.main.path, "mode"),
+            f"{config.mode} with addresses that pods request",
+            "the nodes route: each node needs a route to each address on another node",
+            fix=_ROUTED_SLICES,
+        )
     if config.main.type == "ipvlan" and config.mode in ROUTED and is_shared and not per_node:
         yield broken(
             (*config.main.path, "mode"),
@@ -417,21 +451,41 @@ def _several_nodes(config: CniConfig, path: Path, *, per_node: bool) -> Iterator
         )
 
 
-def _shared_range(config: CniConfig, ranges: Sequence[AddressRange], path: Path) -> list[Set]:
-    """The change that has Whereabouts allocate from the ranges of host-local."""
-    if not ranges:
+def _shared_range(config: CniConfig, path: Path) -> list[Set]:
+    """The change that has Whereabouts allocate from the ranges of host-local; [] if Whereabouts cannot do the same."""
+    parts = list(address_range.host_local_parts(config.ipam))
+    sets = [part[:-1] for part, _ in parts]
+    try:
+        found = [_as_whereabouts(one) for _, one in parts]
+    except ValueError:
         return []
-    ipam: Body = {"type": "whereabouts", "range": str(ranges[0].network)}
-    first, last = (
-        ipaddress.ip_address(number) if ranges[0].network.version == 4 else ipaddress.IPv6Address(number)
-        for number in (ranges[0].first, ranges[0].last)
+    routes = config.ipam.get("routes")
+    needs_gateway = isinstance(routes, list) and any(
+        isinstance(one, dict) and not one.get("gw") for one in routes
     )
-    if config.ipam.get("subnet") is None and len(ranges) == 1:
-        one = next(iter(address_range.host_local_parts(config.ipam)))[1]
-        ipam |= {"range_start": str(first)} if one.get("rangeStart") else {}
-        ipam |= {"range_end": str(last)} if one.get("rangeEnd") else {}
-    if len(ranges) > 1:
-        ipam["ipRanges"] = [{"range": str(one.network)} for one in ranges[1:]]
-    if isinstance(config.ipam.get("routes"), list):
-        ipam["routes"] = config.ipam["routes"]
+    has_gateway = needs_gateway or any(one.get("gateway") for _, one in parts)
+    # The ranges of one set are alternatives. Whereabouts has one gateway for all ranges.
+    if not found or len(set(sets)) < len(sets) or (len(found) > 1 and has_gateway):
+        return []
+    ipam: Body = {"type": "whereabouts", **found[0][0]}
+    ipam |= {"gateway": found[0][1]} if has_gateway else {}
+    ipam |= {"ipRanges": [one for one, _ in found[1:]]} if len(found) > 1 else {}
+    ipam |= {"routes": routes} if isinstance(routes, list) else {}
     return [Set(path, ipam)]
+
+
+def _as_whereabouts(one: Body) -> tuple[Body, str]:
+    """Return Whereabouts' form of a range of host-local, and its gateway, which host-local gives to no pod.
+
+    Raises:
+        ValueError: host-local refuses the range.
+    """
+    found = address_range.host_local_range(one)
+    version = ipaddress.IPv4Address if found.network.version == 4 else ipaddress.IPv6Address
+    body: Body = {"range": str(found.network)}
+    body |= {"range_start": str(version(found.first))} if one.get("rangeStart") else {}
+    body |= {"range_end": str(version(found.last))} if one.get("rangeEnd") else {}
+    (gateway,) = found.excluded
+    if found.first <= int(gateway.network_address) <= found.last:
+        body["exclude"] = [str(gateway)]
+    return body, str(gateway.network_address)

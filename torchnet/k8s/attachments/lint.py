@@ -6,12 +6,21 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torchnet.constants import RESOURCE_ANNOTATION
 from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse
 from torchnet.k8s.attachments.definition import Definition, slices_name
-from torchnet.k8s.attachments.finding import Change, Finding, Set, broken, changed, refused, warning
+from torchnet.k8s.attachments.finding import (
+    AddPlugin,
+    Change,
+    Finding,
+    Set,
+    broken,
+    changed,
+    refused,
+    warning,
+)
 from torchnet.k8s.attachments.ipam_rules import check_ipam
 from torchnet.k8s.attachments.node_rules import check_nodes
 from torchnet.k8s.attachments.plugin_rules import check_plugins
@@ -48,14 +57,33 @@ class Lint:
         return tuple(one for one in self.findings if one.level == "fault")
 
 
-def check_definition(definition: Definition, nodes: int | None = None) -> list[Finding]:
+def check_definition(
+    definition: Definition, nodes: int | None = None, node_names: Sequence[str] | None = None
+) -> list[Finding]:
     """Return what is wrong with one attachment.
 
     Args:
         nodes: How many nodes the cluster has; None if unknown.
+        node_names: Their names; None if unknown.
     """
     if not definition.config:
-        return _node_findings(definition, nodes)
+        return [*_node_findings(definition, nodes), *_check_files(definition, node_names)]
+    found = _own_findings(definition, nodes)
+    return [_without_list(one) for one in found] if definition.is_single else found
+
+
+def _without_list(one: Finding) -> Finding:
+    """In a file whose name does not end in .conflist, Multus reads one plugin."""
+    added = [change for change in one.changes if isinstance(change, AddPlugin)]
+    if not added:
+        return one
+    others = tuple(change for change in one.changes if change not in added)
+    return replace(
+        one, changes=others, fix=f"a list of plugins, in a file that is named .conflist; {added[0]}"
+    )
+
+
+def _own_findings(definition: Definition, nodes: int | None) -> list[Finding]:
     try:
         config = parse(definition.config)
     except ConfigError as error:
@@ -63,6 +91,10 @@ def check_definition(definition: Definition, nodes: int | None = None) -> list[F
     if definition.ipam_only:
         return [one for one in check_ipam(config, nodes=nodes) if one.path[:1] == ("ipam",)]
     found = _config_findings(config, nodes, per_node=definition.in_file, in_file=definition.in_file)
+    if definition.is_single and config.is_list:
+        text = "a list of plugins in a file whose name does not end in .conflist"
+        consequence = "Multus refuses the file, and reads none of those after it"
+        found.append(refused(("plugins",), text, consequence, fix="rename it to NAME.conflist"))
     return [*found, *_device(definition, config)]
 
 
@@ -127,7 +159,7 @@ def _node_findings(definition: Definition, nodes: int | None) -> list[Finding]:
     return [*found, *check_nodes(definition.parsed_by_node)]
 
 
-def _missing_files(definition: Definition, nodes: Sequence[str] | None) -> list[Finding]:
+def _check_files(definition: Definition, nodes: Sequence[str] | None) -> list[Finding]:
     """Nodes on which Multus finds no file; whether pods can run there is not known here."""
     without = (
         [one for one in nodes or () if one not in definition.node_configs] if definition.node_configs else []
@@ -183,7 +215,7 @@ def lint(
     others = [one for one in definitions if concerns is not None and one.path not in concerns]
     count = None if nodes is None else len(nodes)
     # By identity: a file may have two of a name.
-    own = {id(one): [*check_definition(one, count), *_missing_files(one, nodes)] for one in reported}
+    own = {id(one): check_definition(one, count, nodes) for one in reported}
     for definition, finding in check_shared(reported, others):
         own[id(definition)].append(finding)
     findings: list[Finding] = []
@@ -211,13 +243,13 @@ def lint(
 def _lookup(definitions: Sequence[Definition], is_complete: Callable[[str], bool]) -> Lookup:
     by_path = {(one.namespace, one.name): one for one in definitions if not one.ipam_only}
 
-    def lookup(namespace: str, name: str) -> CniConfig | bool | None:
+    def lookup(namespace: str, name: str) -> Definition | Literal[False] | None:
         found = by_path.get((namespace, name)) or by_path.get(("", name))
         if found is None and not namespace:
             found = next((one for (_, other), one in by_path.items() if other == name), None)
         if found is None:
             return False if is_complete(namespace) else None
-        return found.parsed
+        return found
 
     return lookup
 

@@ -30,7 +30,7 @@ def read_documents(name: str, data: bytes) -> Documents:
 
     The file holds manifests (YAML or JSON), the configuration of an attachment, or a part of one: ``spec``, ``ipam`` or
     the annotations of a pod. A file that begins with a brace is JSON: if it is none, its text is checked as a
-    configuration.
+    configuration. One that begins with a bracket is the annotation itself.
 
     Args:
         name: The file's name, for what has no name of its own.
@@ -38,8 +38,13 @@ def read_documents(name: str, data: bytes) -> Documents:
     Raises:
         YamlError: The file is neither.
     """
-    text = data.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
-    if text.startswith("{"):
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+    first = text.lstrip()[:1]
+    if first == "[":
+        bodies = _json_list(text)
+        if not any(_is_manifest(one) for one in bodies):
+            return Documents(requests=[Request(name, "", text)])
+    elif first == "{":
         try:
             bodies = [json.loads(text)]
         except (ValueError, RecursionError):
@@ -51,6 +56,14 @@ def read_documents(name: str, data: bytes) -> Documents:
     return _collect(name, [one for body in bodies for one in _items(body)])
 
 
+def _json_list(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
+
+
 def _is_manifest(body: Any) -> bool:
     return isinstance(body, dict) and any(
         key in body for key in ("kind", "spec", "metadata", "annotations", "items")
@@ -59,7 +72,8 @@ def _is_manifest(body: Any) -> bool:
 
 def _file(name: str, text: str) -> Definition:
     """A configuration by itself. Files of nodes are named like this, and differ between nodes."""
-    return Definition("", name, text, in_file=name.endswith((".conflist", ".conf")))
+    in_file = name.endswith((".conflist", ".conf")) or (name.endswith(".json") and "/net.d/" in name)
+    return Definition("", name, text, in_file=in_file)
 
 
 def _items(body: Any) -> Iterator[Object]:

@@ -2,7 +2,7 @@
 
 Sources:
     multus-cni v4.3.0, pkg/types/conf.go and pkg/multus/multus.go; libcni v1.3.0, libcni/conf.go;
-    containernetworking/plugins v1.9.0, plugins/main and plugins/meta
+    containernetworking/plugins v1.9.1, plugins/main and plugins/meta
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterator
 
 from torchnet.k8s.attachments.address_range import address_ranges
-from torchnet.k8s.attachments.cni_config import CniConfig, Plugin, text_of
+from torchnet.k8s.attachments.cni_config import Body, CniConfig, Plugin, text_of
 from torchnet.k8s.attachments.finding import AddPlugin, Finding, Remove, Set, broken, refused, warning
 from torchnet.text import printable
 
 CNI_VERSION = "1.0.0"
-VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")  # with older ones, Multus writes no network-status entry
+# The results of older ones do not name interfaces, so that Multus writes no network-status entry.
+VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 _NEWEST = "1.1.0"
-_OLDER = ("0.1.0", "0.2.0", "0.3.0")
+_OLDER = ("0.1.0", "0.2.0")
 MODES = {"ipvlan": ("l2", "l3", "l3s"), "macvlan": ("bridge", "private", "vepa", "passthru")}
 ROUTED = ("l3", "l3s")
 # Of containernetworking/plugins and k8snetworkplumbingwg: what they accept is checked here, or left to them.
@@ -41,6 +42,14 @@ _INTERFACE_PLUGINS = frozenset(
 _CHAINED_PLUGINS = frozenset(["bandwidth", "firewall", "portmap", "rdma", "sbr", "tuning", "vrf"])
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # containernetworking/cni pkg/utils: cniReg
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_ALTERNATIVE_NAME = re.compile(r"[^\s/:]{16,127}")  # the plugins look longer names up by IFLA_ALT_IFNAME
+# In a pod's network namespace, these files are missing or read-only (Linux 6.18: net/core/sysctl_net_core.c).
+_HOST_SETTING = re.compile(
+    r"net\.core\.([rw]mem_(max|default)|netdev_\w+|busy_(poll|read)|dev_weight\w*|default_qdisc)"
+    r"|net\.ipv4\.(tcp|udp)_mem"
+)
+_RATES = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
+_STAYS = "and the pod stays in ContainerCreating"
 _IPV6_MTU = 1280  # RFC 8200, section 5
 _IPV6_SETTINGS = "net.ipv6.conf.IFNAME."
 _LAYER_2 = ("ipvlan", "macvlan", "bridge")
@@ -87,6 +96,7 @@ def check_plugins(config: CniConfig, *, in_file: bool = False) -> Iterator[Findi
         yield from _bridge(main)
     yield from _mtu(config)
     yield from _bandwidth(config)
+    yield from _settings(config)
     yield from _advertisements(config)
 
 
@@ -95,12 +105,13 @@ def _version(config: CniConfig) -> Iterator[Finding]:
     change = Set(("cniVersion",), CNI_VERSION)
     found = config.body.get("cniVersion")
     listed = config.body.get("cniVersions")
-    if isinstance(listed, list) and any(one in VERSIONS for one in listed if isinstance(one, str)):
+    # libcni reads these of lists only.
+    if config.is_list and isinstance(listed, list) and any(one in VERSIONS for one in listed):
         return
     if found is None or found == "":
         yield refused(("cniVersion",), "missing", consequence, change)
     elif found in _OLDER:
-        yield refused(("cniVersion",), f'"{found}" is older than 0.3.1', consequence, change)
+        yield refused(("cniVersion",), f'"{found}" is older than {VERSIONS[0]}', consequence, change)
     elif not isinstance(found, str) or found not in VERSIONS:
         yield refused(
             ("cniVersion",),
@@ -128,8 +139,9 @@ def _name(config: CniConfig, *, in_file: bool) -> Iterator[Finding]:
         yield refused(
             ("name",),
             f"{_shown(found)} is not a name of letters, digits, '.', '_' and '-'",
-            "libcni refuses it, and the pod stays in ContainerCreating",
-            Remove(("name",)),
+            f"libcni refuses it, {_STAYS}",
+            # Multus finds a file by its name, which must not be missing.
+            *([] if in_file else [Remove(("name",))]),
         )
 
 
@@ -164,11 +176,15 @@ def _master(main: Plugin) -> Iterator[Finding]:
             fix='"master": the name of the backend interface on the nodes; kubectl debug node/NODE -it '
             "--image=busybox -- ip link",
         )
+    elif isinstance(found, str) and _ALTERNATIVE_NAME.fullmatch(found):
+        yield warning(
+            path,
+            f"{_shown(found)} has more than 15 characters",
+            "it must be an alternative name (altname) of an interface on each node",
+        )
     elif not isinstance(found, str) or not _INTERFACE.fullmatch(found):
         yield refused(
-            path,
-            f"{_shown(found)} is not an interface name of up to 15 characters",
-            "no node has such an interface, and the pod stays in ContainerCreating",
+            path, f"{_shown(found)} is not an interface name", f"no node has such an interface, {_STAYS}"
         )
 
 
@@ -245,20 +261,55 @@ def _bandwidth(config: CniConfig) -> Iterator[Finding]:
     if config.main.type not in MODES:
         return
     for plugin in config.plugins:
-        if plugin.type == "bandwidth":
+        if plugin.type != "bandwidth":
+            continue
+        text = f"the bandwidth plugin needs a veth interface, and {config.main.type} has none"
+        if limits(plugin.body):
             yield refused(
+                plugin.path, text, "it refuses the pod, which stays in ContainerCreating", Remove(plugin.path)
+            )
+        elif plugin.has_capability("bandwidth"):
+            yield warning(
                 plugin.path,
-                f"the bandwidth plugin needs a veth interface, and {config.main.type} has none",
-                "it refuses the pod, which stays in ContainerCreating",
+                text,
+                "it refuses each pod whose annotation asks for bandwidth",
                 Remove(plugin.path),
             )
 
 
+def limits(body: Body) -> bool:
+    """Whether the bandwidth plugin has something to do: without a rate or burst, it touches nothing."""
+    return any(body.get(key) not in (None, 0) for key in _RATES)
+
+
+def _settings(config: CniConfig) -> Iterator[Finding]:
+    """The tuning plugin writes to /proc/sys of the pod's network namespace, and fails at the first error."""
+    for plugin in config.plugins:
+        found = plugin.body.get("sysctl") if plugin.type == "tuning" else None
+        path = (*plugin.path, "sysctl")
+        if found is not None and not isinstance(found, dict):
+            yield refused(path, "not an object", f"the plugin refuses it, {_STAYS}", Remove(path))
+            continue
+        for key, value in (found or {}).items():
+            name = key.replace("/", ".")
+            if not name.startswith("net."):
+                text, consequence = "no setting of the network", f"the plugin refuses it, {_STAYS}"
+            elif _HOST_SETTING.fullmatch(name):
+                text = "a setting of the whole node"
+                consequence = f"the plugin cannot set it in a pod's network namespace, {_STAYS}"
+            elif not isinstance(value, str):
+                change = [Set((*path, key), str(value))] if _is_whole(value) else []
+                text = f"{_shown(value)} is not text"
+                yield refused((*path, key), text, f"the plugin refuses it, {_STAYS}", *change)
+                continue
+            else:
+                continue
+            yield refused((*path, key), text, consequence, Remove((*path, key)), fix="sysctl -w on the nodes")
+
+
 def _advertisements(config: CniConfig) -> Iterator[Finding]:
     """Router advertisements reach interfaces of layer 2 only."""
-    if config.main.type not in _LAYER_2 or config.mode in ROUTED:
-        return
-    if not _has_ipv6_range(config) or f"{_IPV6_SETTINGS}accept_ra" in _ipv6_settings(config):
+    if not has_ipv6(config) or not lets_advertisements_in(config):
         return
     settings = {f"{_IPV6_SETTINGS}accept_ra": "0", f"{_IPV6_SETTINGS}ndisc_notify": "1"}
     yield warning(
@@ -267,6 +318,21 @@ def _advertisements(config: CniConfig) -> Iterator[Finding]:
         "any host on the backend network can add addresses and a default route to the pods (CVE-2020-10749)",
         AddPlugin({"type": "tuning", "sysctl": settings}),
     )
+
+
+def lets_advertisements_in(config: CniConfig) -> bool:
+    """Whether the interface is of layer 2, and nothing turns off router advertisements."""
+    is_layer_2 = config.main.type in _LAYER_2 and config.mode not in ROUTED
+    return is_layer_2 and f"{_IPV6_SETTINGS}accept_ra" not in _ipv6_settings(config)
+
+
+def has_ipv6(config: CniConfig) -> bool:
+    """Whether the attachment has IPv6 addresses: of a range, or those of the IPAM plugin static."""
+    found = config.ipam.get("addresses")
+    given = (
+        [text_of(one, "address") for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    )
+    return _has_ipv6_range(config) or any(":" in one for one in given)
 
 
 def _has_ipv6_range(config: CniConfig) -> bool:

@@ -1,25 +1,40 @@
 """Rules about the annotation ``k8s.v1.cni.cncf.io/networks`` of a pod (pure).
 
-Multus checks little of the JSON form (multus-cni v4.3.0, pkg/k8sclient/k8sclient.go: parsePodNetworkAnnotation).
+Sources:
+    multus-cni v4.3.0, pkg/k8sclient/k8sclient.go (parsePodNetworkAnnotation), which checks little of the JSON form, and
+    pkg/multus/multus.go (validateIfName, DelegateAdd)
+    containernetworking/plugins v1.9.1, plugins/ipam/host-local
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torchnet.constants import NETWORKS_ANNOTATION
-from torchnet.k8s.attachments.address_range import address, address_ranges, interface
+from torchnet.k8s.attachments.address_range import AddressRange, address, address_ranges, interface
 from torchnet.k8s.attachments.cni_config import DEPTH_LIMIT, SIZE_LIMIT, Body, CniConfig, text_of
-from torchnet.k8s.attachments.finding import Finding, Set, broken, refused, warning
+from torchnet.k8s.attachments.definition import Definition
+from torchnet.k8s.attachments.finding import Finding, Remove, Set, broken, refused, warning
+from torchnet.k8s.attachments.plugin_rules import MODES, has_ipv6, lets_advertisements_in, limits
 from torchnet.text import loads, printable
 
+_JSON = re.compile(r'[\[{"]')
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
-_MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}")
+# As Go's net.ParseMAC: of 6 bytes, for Infiniband also of 8 or 20.
+_MAC = re.compile(
+    r"[0-9a-fA-F]{2}([:-])([0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}"
+)
+_GUID = re.compile(
+    _MAC.pattern + r"|[0-9a-fA-F]{2}([:-])([0-9a-fA-F]{2}\4){6}(([0-9a-fA-F]{2}\4){12})?[0-9a-fA-F]{2}"
+    r"|([0-9a-fA-F]{4}\.){3}(([0-9a-fA-F]{4}\.){6})?[0-9a-fA-F]{4}"
+)
+_OWN_INTERFACES = ("eth0", "lo")  # of each pod
 _STAYS = "and the pod stays in ContainerCreating"
 _IPV6_LENGTH = 64  # of a subnet, RFC 4291 section 2.5.1
 
@@ -39,8 +54,8 @@ class Request:
     text: str
 
 
-Lookup = Callable[[str, str], CniConfig | bool | None]
-"""Returns the configuration of the attachment NAMESPACE, NAME; None if unknown, False if there is none."""
+Lookup = Callable[[str, str], Definition | Literal[False] | None]
+"""Returns the attachment NAMESPACE, NAME; None if unknown, False if there is none."""
 
 
 def request_body(text: str) -> Any:
@@ -49,7 +64,7 @@ def request_body(text: str) -> Any:
     Raises:
         ValueError: It is neither; the text completes a sentence.
     """
-    if re.search(r'[\[{"]', text):
+    if _JSON.search(text):
         return loads(text, max_size=SIZE_LIMIT, max_depth=DEPTH_LIMIT)
     entries: list[Body] = []
     for item in text.split(","):
@@ -77,7 +92,7 @@ def check_request(request: Request, lookup: Lookup) -> Iterator[Finding]:
     names = [text_of(one, "interface") for one in body]
     repeated = {name for name, count in Counter(names).items() if name and count > 1}
     for index, entry in enumerate(body):
-        yield from _names(entry, index)
+        yield from _names(entry, index, _SUBDOMAIN if _JSON.search(request.text) else _LABEL)
         if names[index] in repeated:
             yield refused(
                 (index, "interface"),
@@ -87,12 +102,12 @@ def check_request(request: Request, lookup: Lookup) -> Iterator[Finding]:
         yield from _attachment(entry, index, request.namespace, lookup)
 
 
-def _names(entry: Body, index: int) -> Iterator[Finding]:
-    for key in ("name", "namespace"):
+def _names(entry: Body, index: int, valid: re.Pattern[str]) -> Iterator[Finding]:
+    for key, pattern in (("name", valid), ("namespace", _LABEL)):
         found = entry.get(key)
         if found is None and key == "namespace":
             continue
-        if not isinstance(found, str) or not _LABEL.fullmatch(found):
+        if not isinstance(found, str) or not pattern.fullmatch(found):
             yield refused(
                 (index, key),
                 "missing" if found in (None, "") else f'"{printable(str(found), 80)}" is not a name',
@@ -114,9 +129,17 @@ def _names(entry: Body, index: int) -> Iterator[Finding]:
             f"the plugin refuses it, {_STAYS}",
             Set((index, "interface"), f"net{index + 1}"),
         )
-    mac = entry.get("mac")
-    if mac is not None and mac != "" and not (isinstance(mac, str) and _MAC.fullmatch(mac)):
-        yield refused((index, "mac"), "not a MAC address", f"Multus refuses it, {_STAYS}")
+    elif found in _OWN_INTERFACES:
+        yield refused(
+            (index, "interface"),
+            f"{found} exists in each pod",
+            f"Multus refuses it, {_STAYS}",
+            Set((index, "interface"), f"net{index + 1}"),
+        )
+    for key, pattern in (("mac", _MAC), ("infiniband-guid", _GUID)):
+        found = entry.get(key)
+        if found not in (None, "") and not (isinstance(found, str) and pattern.fullmatch(found)):
+            yield refused((index, key), "not a MAC address", f"Multus refuses it, {_STAYS}")
 
 
 def _attachment(entry: Body, index: int, namespace: str, lookup: Lookup) -> Iterator[Finding]:
@@ -129,7 +152,9 @@ def _attachment(entry: Body, index: int, namespace: str, lookup: Lookup) -> Iter
             f"Multus reports NoNetworkFound, {_STAYS}",
             fix=f"kubectl get network-attachment-definitions -n {printable(where, 63)}",
         )
-    config = found if isinstance(found, CniConfig) else None
+    definition = found or None
+    config = definition.parsed if definition is not None else None
+    yield from _bandwidth(entry, index, config)
     ips = entry.get("ips")
     if ips is None:
         if config is not None and config.ipam_type == "static" and not config.ipam.get("addresses"):
@@ -144,8 +169,49 @@ def _attachment(entry: Body, index: int, namespace: str, lookup: Lookup) -> Iter
         yield refused((index, "ips"), "not a list of addresses", f"Multus refuses it, {_STAYS}")
         return
     yield from _lengths(ips, index, config)
-    if config is not None and ips:
+    if definition is not None and config is not None and ips:
         yield from _capability(index, config)
+        if config.ipam_type == "host-local":
+            yield from _host_local(ips, index, () if definition.node_configs else address_ranges(config))
+        if any(":" in one for one in ips) and not has_ipv6(config) and lets_advertisements_in(config):
+            yield warning(
+                (index, "ips"),
+                "IPv6, and nothing in the attachment turns off router advertisements",
+                "any host on the backend network can add addresses and a default route to the pods (CVE-2020-10749)",
+                fix='in the attachment: the plugin tuning with "net.ipv6.conf.IFNAME.accept_ra": "0"',
+            )
+
+
+def _bandwidth(entry: Body, index: int, config: CniConfig | None) -> Iterator[Finding]:
+    found = entry.get("bandwidth")
+    if config is None or config.main.type not in MODES or not isinstance(found, dict) or not limits(found):
+        return
+    if any(one.type == "bandwidth" and one.has_capability("bandwidth") for one in config.plugins):
+        yield refused(
+            (index, "bandwidth"),
+            f"the bandwidth plugin needs a veth interface, and {config.main.type} has none",
+            f"it refuses the pod, {_STAYS}",
+            Remove((index, "bandwidth")),
+        )
+
+
+def _host_local(ips: list[str], index: int, ranges: Sequence[AddressRange]) -> Iterator[Finding]:
+    """Multus also passes the addresses as one text in CNI_ARGS, and host-local reads one address there."""
+    path = (index, "ips")
+    if len(ips) > 1:
+        yield refused(path, "several addresses", f"host-local reads one only, and refuses them, {_STAYS}")
+        return
+    try:
+        found = interface(ips[0]).ip if "/" in ips[0] else address(ips[0])
+    except ValueError:
+        return  # refused
+    if ranges and not any(found in one for one in ranges):
+        listing = printable(", ".join(map(str, ranges)), 200)
+        yield refused(
+            path,
+            f"{found} is no address that host-local gives from {listing}",
+            f"host-local refuses it, {_STAYS}",
+        )
 
 
 def _lengths(ips: list[str], index: int, config: CniConfig | None) -> Iterator[Finding]:

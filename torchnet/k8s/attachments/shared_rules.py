@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from torchnet.k8s.attachments.address_range import AddressRange, address_ranges
+from torchnet.k8s.attachments.address_pool import pool_name
+from torchnet.k8s.attachments.address_range import AddressRange, address_ranges, overlaps
 from torchnet.k8s.attachments.cni_config import CniConfig, text_of
 from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.attachments.finding import Finding, broken
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
+
+_HOST_LOCAL_FOLDER = "/var/lib/cni/networks"
 
 
 def check_shared(
@@ -26,9 +32,36 @@ def check_shared(
             continue
         for one, config in before:
             if config is not None:
-                for finding in (*_master(one, config, second), *_ranges(one, config, second)):
+                for finding in (*_master(one, config, second), *_ranges(one, config, definition, second)):
                     yield definition, finding
         before.append((definition, second))
+
+
+def check_rails(
+    definitions: Sequence[Definition], attachments: Sequence[NetworkAttachment]
+) -> Iterator[Finding]:
+    """Yield what is wrong between the interfaces of one pod.
+
+    Args:
+        attachments: One for each interface. Those with a device resource are left out: RDMA chooses its device itself.
+    """
+    by_path = {one.path: one.parsed for one in definitions}
+    networks = [
+        (rail, AddressRange(net, int(net.network_address), int(net.broadcast_address)))
+        for rail, one in enumerate(attachments)
+        if not one.resource and (config := by_path.get(one.path)) is not None
+        for net in dict.fromkeys(found.network for found in address_ranges(config))
+    ]
+    for (first, _), (second, found) in overlaps(networks):
+        one, other = (attachments[rail] for rail in sorted((first, second)))
+        finding = broken(
+            (),
+            f"{one.interface or 'one interface'} and {other.interface or 'another'} get addresses of {found}",
+            "the kernel sends the packets of both through one of them",
+            fix="a prefix for each: torchnet manifests backend-network --name NAME --range CIDR ...",
+        )
+        yield replace(finding, where=other.path)
+        return
 
 
 def _master(one: Definition, config: CniConfig, second: CniConfig) -> Iterator[Finding]:
@@ -52,36 +85,61 @@ def _master(one: Definition, config: CniConfig, second: CniConfig) -> Iterator[F
         )
 
 
-def _ranges(one: Definition, config: CniConfig, second: CniConfig) -> Iterator[Finding]:
-    allocators = _allocator(config), _allocator(second)
-    if allocators[0] == allocators[1] and allocators[0][0] == "whereabouts":
-        return  # one pool, or reservations that cover overlapping ranges
-    for mine, its in _overlapping(config, second):
-        yield broken(
-            (*second.main.path, "ipam"),
-            f"the range {its} overlaps {mine} of {printable(one.path, 120)}, whose addresses "
-            f"{_words(allocators[0])} allocates",
-            f"{_words(allocators[1])} does not know these allocations, so that two pods get the same address",
-            fix="ranges that do not overlap, or Whereabouts for both",
-        )
+def _ranges(one: Definition, config: CniConfig, other: Definition, second: CniConfig) -> Iterator[Finding]:
+    if _cooperate(one, config, other, second):
         return
+    pools, its_pools = _by_pool(config), _by_pool(second)
+    common = (
+        pools.keys() & its_pools.keys() if config.ipam_type == second.ipam_type == "whereabouts" else set()
+    )
+    for mine, its in (
+        ([*pools.values()], [found for pool, found in its_pools.items() if pool not in common]),
+        ([found for pool, found in pools.items() if pool not in common], [*its_pools.values()]),
+    ):
+        owned = [
+            *((0, found) for part in mine for found in part),
+            *((1, found) for part in its for found in part),
+        ]
+        for pair in overlaps(owned):
+            ranges = dict(pair)
+            yield broken(
+                (*second.main.path, "ipam"),
+                f"the range {ranges[1]} overlaps {ranges[0]} of {printable(one.path, 120)}, whose addresses "
+                f"{_words(config)} allocates",
+                f"{_words(second)} does not know these allocations, so that two pods get the same address",
+                fix="ranges that do not overlap, or Whereabouts for both",
+            )
+            return
 
 
-def _overlapping(config: CniConfig, second: CniConfig) -> Iterator[tuple[AddressRange, AddressRange]]:
-    for mine in address_ranges(config):
-        for its in address_ranges(second):
-            if mine.overlaps(its):
-                yield mine, its
+def _cooperate(one: Definition, config: CniConfig, other: Definition, second: CniConfig) -> bool:
+    """Whether the allocations of each are known to the other one, even if the ranges differ."""
+    kinds = {config.ipam_type, second.ipam_type}
+    if kinds == {"whereabouts"}:
+        # Reservations cover the overlapping ranges of one network name.
+        has_reservations = all(
+            part.ipam.get("enable_overlapping_ranges") is not False for part in (config, second)
+        )
+        names = {text_of(part.ipam, "network_name") for part in (config, second)}
+        return has_reservations and len(names) == 1
+    if kinds == {"host-local"}:
+        return _folder(one, config) == _folder(other, second)
+    return False
 
 
-def _allocator(config: CniConfig) -> tuple[str, str]:
-    """What allocates the addresses, and under which name it keeps its allocations."""
-    if config.ipam_type != "whereabouts":
-        return config.ipam_type, text_of(config.body, "name")
-    separate = config.ipam.get("enable_overlapping_ranges") is False
-    pool = ",".join(map(str, address_ranges(config))) if separate else ""
-    return "whereabouts", f"{text_of(config.ipam, 'network_name')}/{pool}"
+def _folder(definition: Definition, config: CniConfig) -> tuple[str, str]:
+    """Where host-local keeps its allocations on a node. Multus gives the attachment's name to what has none."""
+    folder = text_of(config.ipam, "dataDir") or _HOST_LOCAL_FOLDER
+    return folder.rstrip("/"), text_of(config.body, "name") or definition.name
 
 
-def _words(allocator: tuple[str, str]) -> str:
-    return "Whereabouts" if allocator[0] == "whereabouts" else allocator[0]
+def _by_pool(config: CniConfig) -> dict[str, list[AddressRange]]:
+    """Return the ranges by the name of Whereabouts' pool."""
+    found: dict[str, list[AddressRange]] = defaultdict(list)
+    for one in address_ranges(config):
+        found[pool_name(one, text_of(config.ipam, "network_name"))].append(one)
+    return found
+
+
+def _words(config: CniConfig) -> str:
+    return "Whereabouts" if config.ipam_type == "whereabouts" else config.ipam_type

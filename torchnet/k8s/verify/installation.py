@@ -20,6 +20,7 @@ from torchnet.k8s.verify.check import Check, Object, unknown, unreadable
 from torchnet.k8s.verify.nodes import NodeChoice, check_nodes, choose
 from torchnet.k8s.verify.pods import PodOptions
 from torchnet.text import listed, printable
+from torchnet.units import counted
 
 SYSTEM = "kube-system"
 MULTUS = f"-n {SYSTEM} daemonset/kube-multus-ds"
@@ -33,12 +34,16 @@ class Installation:
     Attributes:
         choice: The nodes; None if this user may not list them.
         multus: Multus's DaemonSet, as kubectl's arguments.
+        faulty: By usable node, the failed check that concerns it alone: the nodes without a daemon.
     """
 
     def __init__(self, client: ApiClient, options: PodOptions) -> None:
         self._client, self._options = client, options
+        self._state = ClusterState(client)
+        self._definitions: dict[str, Definition] = {}
         self.choice: NodeChoice | None = None
         self.multus = MULTUS
+        self.faulty: dict[str, Check] = {}
 
     def checks(self) -> Iterator[Check]:
         """Yield each check as soon as it is done.
@@ -48,34 +53,47 @@ class Installation:
         """
         yield self._check_nodes()
         yield self._check_plugin("Multus", "multus")
-        whereabouts = False
         for path in dict.fromkeys((one.namespace, one.name) for one in self._options.networks):
-            count = None if self.choice is None else len(self.choice.usable) + len(self.choice.left_out)
-            checks, ipam = check_attachment(self._client, path, count)
-            whereabouts = whereabouts or ipam == "whereabouts"  # the other IPAM plugins need no daemon
-            yield from checks
-        if whereabouts:
+            yield from self._check_attachment(*path)
+        # The other IPAM plugins need no daemon.
+        configs = [one.parsed for one in self._definitions.values()]
+        if any(one is not None and one.ipam_type == "whereabouts" for one in configs):
             yield self._check_plugin("Whereabouts", "whereabouts")
         yield from self._check_shared()
 
+    def _check_attachment(self, namespace: str, name: str) -> Iterator[Check]:
+        title = f"attachment {namespace}/{name}"
+        try:
+            definition = self._state.definition(namespace, name)
+        except ApiRefusal as error:
+            if error.status != 404:
+                yield unreadable(title, error)
+                return
+            absent = missing_attachment_error(self._client, namespace, name)
+            yield Check(title, False, absent.text, absent.fix)
+            return
+        self._definitions[definition.path] = definition
+        count = None if self.choice is None else len(self.choice.usable) + len(self.choice.left_out)
+        usable = None if self.choice is None else self.choice.usable
+        yield from check_configuration(title, definition, count, usable)
+
     def _check_shared(self) -> Iterator[Check]:
         """Compare the attachments with all others that this user may list."""
-        state = ClusterState(self._client)
-        paths = [one.path for one in self._options.networks]
         title = "other attachments"
         try:
-            found = state.definitions(self._options.networks[0].namespace, paths)
+            found = self._state.definitions(self._options.networks[0].namespace, ())
         except NetworkError:
             return  # the check of each attachment has said so
         except ApiRefusal as error:
             yield unreadable(title, error)
             return
-        own = [one for one in found if one.path in paths]
-        others = [one for one in found if one.path not in paths]
-        for definition, finding in check_shared(own, others):
+        paths = [one.path for one in self._options.networks]
+        own = {one.path: one for one in found if one.path in paths} | self._definitions
+        others = [one for one in found if one.path not in own]
+        for definition, finding in check_shared([*own.values()], others):
             fix = finding.fix or f"torchnet network lint -n {definition.namespace}"
             yield unknown(f"attachment {definition.path}", finding.sentence, fix)
-        for line in state.skipped:
+        for line in self._state.skipped:
             yield unknown(title, line, NAD.call("list", "").question)
 
     def _check_nodes(self) -> Check:
@@ -97,7 +115,9 @@ class Installation:
                 evidence = f"no DaemonSet with app={app} in {SYSTEM}; not allowed to list other namespaces"
                 return unknown(title, evidence, DAEMONSET.call("list", "").question)
             usable = self.choice.usable if self.choice is not None and self.choice.usable else None
-            return check_plugin(self._client, title, app, sets, usable)
+            check, without = check_plugin(self._client, title, app, sets, usable)
+            self.faulty |= dict.fromkeys(without, check)
+            return check
         except ApiRefusal as error:
             return unreadable(title, error)
 
@@ -121,26 +141,24 @@ def nodes(client: ApiClient) -> list[Object]:
 
 def check_plugin(
     client: ApiClient, title: str, app: str, sets: Sequence[Object], usable: Sequence[str] | None
-) -> Check:
-    """Check that the pods of the DaemonSets with the label ``app`` run on these nodes.
+) -> tuple[Check, Sequence[str]]:
+    """Check that the pods of the DaemonSets with the label ``app`` are Ready on these nodes.
+
+    The DaemonSets' status counts all nodes, also those that are not Ready or in maintenance. So it decides only where
+    the nodes are not known, and even then some missing pods say nothing about the nodes that test pods get.
 
     Args:
         sets: The DaemonSets, in whichever namespace they are.
-        usable: The nodes; None if they are not known, so that the DaemonSets' own status decides.
+        usable: The nodes; None if they are not known.
+
+    Returns:
+        The check, and the nodes where no such pod is Ready.
     """
     if not sets:
         fix = f"torchnet manifests {app} | kubectl apply -f -"
-        return Check(title, False, f"no DaemonSet with app={app} in any namespace", fix)
-    ready = 0
-    for one in sets:
-        status, meta = one.get("status") or {}, one["metadata"]
-        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
-        if ready < wanted:
-            evidence = f"DaemonSet {meta['namespace']}/{meta['name']}: {ready} of {wanted} Ready"
-            fix = f"kubectl describe pods -n {meta['namespace']} -l app={app}"
-            return Check(title, False, evidence, fix)
+        return Check(title, False, f"no DaemonSet with app={app} in any namespace", fix), ()
     if usable is None:
-        return Check(title, True, f"all {ready} pods of its DaemonSet are Ready")
+        return _check_status(title, app, sets), ()
     namespaces = sorted({str(one["metadata"]["namespace"]) for one in sets})
     query = {"labelSelector": f"app={app}"}
     pods = [
@@ -151,16 +169,31 @@ def check_plugin(
         )
         or ()
     ]
-    running = {
-        str((one.get("spec") or {}).get("nodeName"))
-        for one in pods
-        if (one.get("status") or {}).get("phase") == "Running"
-    }
-    without = [node for node in usable if node not in running]
+    ready = {str((one.get("spec") or {}).get("nodeName")) for one in pods if _is_ready(one)}
+    without = [node for node in usable if node not in ready]
     if without:
         fix = f"kubectl get pods -n {namespaces[0]} -l app={app} -o wide"
-        return Check(title, False, f"not running on {listed(without, limit=8)}", fix)
-    return Check(title, True, f"Running on {len(usable)} of {len(usable)} nodes")
+        return Check(title, False, f"not Ready on {listed(without, limit=8)}", fix), without
+    return Check(title, True, f"Ready on {len(usable)} of {len(usable)} nodes"), ()
+
+
+def _check_status(title: str, app: str, sets: Sequence[Object]) -> Check:
+    """Check the pods of DaemonSets by their own status."""
+    ready = 0
+    for one in sets:
+        status, meta = one.get("status") or {}, one["metadata"]
+        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+        if ready < wanted:
+            evidence = f"DaemonSet {meta['namespace']}/{meta['name']}: {ready} of {wanted} Ready"
+            fix = f"kubectl describe pods -n {meta['namespace']} -l app={app}"
+            return unknown(title, evidence, fix) if ready else Check(title, False, evidence, fix)
+    return Check(title, True, f"all {ready} pods of its DaemonSet are Ready")
+
+
+def _is_ready(pod: Object) -> bool:
+    """Whether a pod is Ready. The phase of a pod that crashes again and again is Running, too."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 
 def _daemonsets(client: ApiClient, query: dict[str, str]) -> tuple[Sequence[Object], bool]:
@@ -178,40 +211,25 @@ def _daemonsets(client: ApiClient, query: dict[str, str]) -> tuple[Sequence[Obje
     return found.get("items") or (), True
 
 
-def check_attachment(
-    client: ApiClient, network: tuple[str, str], nodes: int | None = None
-) -> tuple[list[Check], str]:
-    """Check an attachment (namespace, name); also return the type of its IPAM plugin ("" if unknown).
-
-    Args:
-        nodes: How many nodes the cluster has; None if unknown.
-    """
-    namespace, name = network
-    title = f"attachment {namespace}/{name}"
-    try:
-        found = client.call("GET", NAD.path(namespace, name), NAD.call("get", namespace, name))
-    except ApiRefusal as error:
-        if error.status != 404:
-            return [unreadable(title, error)], ""
-        absent = missing_attachment_error(client, namespace, name)
-        return [Check(title, False, absent.text, absent.fix)], ""
-    text = str((found.get("spec") or {}).get("config") or "")
-    if not text:
-        evidence = (
-            "no inline configuration: Multus reads a file on each node, which only the test pods can check"
-        )
-        return [Check(title, True, evidence)], ""
-    definition = Definition(namespace, name, text)
-    ipam = definition.parsed.ipam_type if definition.parsed is not None else ""
-    return check_configuration(title, definition, nodes), ipam
-
-
-def check_configuration(title: str, definition: Definition, nodes: int | None = None) -> list[Check]:
+def check_configuration(
+    title: str, definition: Definition, count: int | None = None, usable: Sequence[str] | None = None
+) -> list[Check]:
     """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure.
 
     A fault with which pods start is unknown: the test pods decide.
+
+    Args:
+        count: How many nodes the cluster has; None if unknown.
+        usable: The nodes that can run the test pods; None if unknown.
     """
-    faults = [one for one in check_definition(definition, nodes) if one.level == "fault"]
+    if not definition.config and not definition.node_configs:
+        evidence = (
+            "no inline configuration: Multus reads a file on each node, which only the test pods can check"
+        )
+        return [Check(title, True, evidence)]
+    findings = check_definition(definition, count, usable)
+    # A node without a file, which is a warning about the whole, is no fault of the attachment: but no pod starts there.
+    faults = [one for one in findings if one.level == "fault" or not one.path]
     fix = f"torchnet network lint -n {definition.namespace}"
     config = definition.parsed
     if config is None or any(one.blocks for one in faults):
@@ -221,5 +239,6 @@ def check_configuration(title: str, definition: Definition, nodes: int | None = 
     words = [f"{main.type} on {config.master}" if config.master else main.type]
     words += [f"addresses by {config.ipam_type}"] if config.ipam_type else []
     words.append(f"cniVersion {config.body.get('cniVersion') or 'of the list'}")
+    words += [f"files of {counted(len(definition.node_configs), 'node')}"] if not definition.config else []
     checks = [Check(title, True, printable(", ".join(words), 200))]
     return checks + [unknown(title, one.sentence, one.fix or fix) for one in faults]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+from itertools import combinations
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchnet.k8s.attachments.address_range import address, host_local_range, interface, whereabouts_range
+from torchnet.k8s.attachments.address_range import (
+    AddressRange,
+    address,
+    host_local_range,
+    interface,
+    overlaps,
+    whereabouts_range,
+)
 
 
 def walked(one: dict[str, Any]) -> list[str]:
@@ -87,3 +95,18 @@ def test_what_is_no_network(text: object) -> None:
 def test_what_is_no_address(text: object) -> None:
     with pytest.raises(ValueError, match="is not an IP address"):
         address(text)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 6)), max_size=8))
+def test_an_overlap_is_found_if_there_is_one(parts: list[tuple[int, int, int]]) -> None:
+    network = ipaddress.ip_network("10.9.0.0/24")
+    owned = [(owner, AddressRange(network, first, first + more)) for owner, first, more in parts]
+    pairs = [
+        (one, other)
+        for one, other in combinations(owned, 2)
+        if one[0] != other[0] and one[1].overlaps(other[1])
+    ]
+    found = list(overlaps(owned))
+    assert bool(found) is bool(pairs)
+    assert all(pair in pairs or pair[::-1] in pairs for pair in found)
+    assert len(found) <= len(owned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shlex
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from tests.unit.attachments import config, plugin
 from torchnet.cli.network_output import release_commands
 from torchnet.constants import STATUS_ANNOTATION
-from torchnet.k8s.attachments.address_pool import pool_name, range_uses, read_pool
+from torchnet.k8s.attachments.address_pool import Lease, pool_name, range_uses, read_pool
 from torchnet.k8s.attachments.address_range import whereabouts_range
 from torchnet.k8s.attachments.address_table import AddressTable, Pods, address_table
 from torchnet.k8s.attachments.cni_config import CniConfig
@@ -123,7 +124,17 @@ def test_pods_have_addresses_without_a_pool() -> None:
     "changes",
     [
         {"allocations": None},
-        {"allocations": {"x": {"podref": "a/b"}, "-1": {}, "9": {}, "²": {}, "1": 7, "2": {"podref": 7}}},
+        {
+            "allocations": {
+                "x": {"podref": "a/b"},
+                "-1": {},
+                "9": {},
+                "1" * 5000: {},
+                "²": {},
+                "1": 7,
+                "2": {"podref": 7},
+            }
+        },
     ],
 )
 def test_what_is_no_allocation_is_ignored_as_whereabouts_does(changes: dict[str, Any]) -> None:
@@ -148,23 +159,47 @@ def test_pools_of_other_ranges_and_networks_do_not_count() -> None:
 
 
 def test_the_pools_of_node_slices_are_those_of_the_nodes() -> None:
-    parts = [
-        read_pool(pool("node1-10.9.0.0-30", "10.9.0.0/30", o1="ml/a")),
-        read_pool(pool("x", "10.8.0.0/30", o1="a/b")),
+    """Not of the whole range, nor of other networks; ``exclude`` and bounds have no effect."""
+    bodies = [
+        pool("node1-10.9.0.0-30", "10.9.0.0/30", o1="ml/a"),
+        pool("10.9.0.0-29", "10.9.0.0/29", o1="ml/before"),
+        pool("-10.9.0.0-30", "10.9.0.0/30", o1="ml/no-node"),
+        pool("node1-10.8.0.0-30", "10.8.0.0/30", o1="a/b"),
+        pool("n-node1-10.9.0.4-30", "10.9.0.4/30", o1="ml/named"),
     ]
-    (use,) = range_uses(
-        CniConfig(config(plugin(ipam=V4 | {"node_slice_size": "/30"}))), [one for one in parts if one]
-    )
-    assert [lease.pod for lease in use.leases] == ["ml/a"]
+    pools = [one for one in map(read_pool, bodies) if one]
+    sliced = V4 | {"node_slice_size": "/30", "exclude": ["10.9.0.0/29"], "range_start": "10.9.0.5"}
+    (use,) = range_uses(CniConfig(config(plugin(ipam=sliced))), pools)
+    assert [lease.pod for lease in use.leases] == ["ml/a", "ml/named"], "n-node1 may be a node"
+    assert (use.capacity, use.free) == (4, 2)
+    (use,) = range_uses(CniConfig(config(plugin(ipam=sliced | {"network_name": "n"}))), pools)
+    assert [lease.pod for lease in use.leases] == ["ml/named"]
 
 
 def test_the_command_that_releases_leases_tests_that_they_are_still_the_same() -> None:
+    """A new pod of the same name has the same lease, with another id."""
     found = table(pool(o2="ml/gone", o3="ml/gone-too"), {})
     leases = [row.lease for row in found.stale if row.lease]
-    patch, reservations = (shlex.split(command) for command in release_commands(leases, "b"))
-    assert patch[:5] == ["kubectl", "patch", "ippools.whereabouts.cni.cncf.io", "10.9.0.0-29", "-n"]
-    assert json.loads(patch[-1])[:2] == [
+    (command,) = release_commands(leases, "b")
+    words = shlex.split(command)
+    at = words.index("&&")
+    assert words[:5] == ["kubectl", "patch", "ippools.whereabouts.cni.cncf.io", "10.9.0.0-29", "-n"]
+    assert json.loads(words[at - 1])[:3] == [
         {"op": "test", "path": "/spec/allocations/2/podref", "value": "ml/gone"},
+        {"op": "test", "path": "/spec/allocations/2/id", "value": "sandbox"},
         {"op": "remove", "path": "/spec/allocations/2"},
     ]
-    assert reservations[-2:] == ["b-10.9.0.2", "b-10.9.0.3"]
+    assert words[at + 1 : at + 3] == ["kubectl", "delete"]
+    assert words[-2:] == ["b-10.9.0.2", "b-10.9.0.3"]
+
+
+def test_many_leases_are_released_in_parts() -> None:
+    """One that has changed must not hold back all others, and a command has an end."""
+    leases = [
+        Lease(ipaddress.ip_address(number), f"ml/{number}", "net1", str(number), "p", "s")
+        for number in range(101)
+    ]
+    commands = release_commands(leases)
+    assert [command.count('"remove"') for command in commands] == [50, 50, 1]
+    assert max(map(len, commands)) < 1 << 16
+    assert [len(shlex.split(command.partition("&&")[2])) - 6 for command in commands] == [50, 50, 1]

@@ -17,6 +17,7 @@ from torchnet.errors import NetworkError
 from torchnet.k8s.addons import network_attachment
 from torchnet.k8s.addons.addon_options import BACKEND, parse
 from torchnet.k8s.attachments.address_listing import list_addresses
+from torchnet.k8s.attachments.cluster_state import ClusterState
 from torchnet.k8s.attachments.namespace_lint import lint_namespace
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
@@ -60,6 +61,14 @@ def test_the_pods_of_one_job_count_once(store: Store, client: ApiClient) -> None
     for number in range(3):
         annotated(store, f"p{number}", "net", owner="job")
     assert lint_namespace(client, "ml").checked == ("ml/net", "Pod ml/p0")
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_pods_that_have_ended_are_left_out(store: Store, client: ApiClient, phase: str) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    annotated(store, "old", "missing@net1")
+    store.objects["/api/v1/namespaces/ml/pods/old"]["status"] = {"phase": phase}
+    assert lint_namespace(client, "ml").checked == ("ml/net",)
 
 
 def test_the_number_of_nodes_decides_what_they_share(store: Store, client: ApiClient) -> None:
@@ -146,6 +155,16 @@ def test_files_that_may_not_be_read_are_named(store: Store, client: ApiClient) -
     )
 
 
+def test_files_that_attachments_of_one_name_share_are_read_once(store: Store, client: ApiClient) -> None:
+    """They are one file on each node, and so one memory of host-local's allocations."""
+    sliced(store)
+    put(store, "NetworkAttachmentDefinition", "backend-network", "k8s.cni.cncf.io/v1", "research")
+    found = lint_namespace(client, "ml")
+    assert (found.checked, found.findings) == (("ml/backend-network",), ())
+    assert store.wanted("GET", "/configmaps/") == 1
+    assert store.wanted("GET", "labelSelector=app") == 1
+
+
 def test_the_files_of_other_namespaces_are_no_concern_of_this_user(store: Store, client: ApiClient) -> None:
     sliced(store)
     store.faults = [("GET", "/configmaps/", forbidden("configmaps"))]
@@ -168,6 +187,21 @@ def test_the_addresses_of_an_attachment(store: Store, client: ApiClient) -> None
     assert found.skipped == ()
     (use,) = found.table.uses
     assert use.free == 11
+
+
+def test_of_each_pod_little_is_kept(store: Store, client: ApiClient) -> None:
+    """A large cluster has 50,000, and 10 kB for each."""
+    put(
+        store, "Pod", "a", spec={"nodeName": "node1", "containers": ["x" * 5000]}, status={"phase": "Running"}
+    )
+    body = store.objects["/api/v1/namespaces/ml/pods/a"]
+    body["metadata"] |= {"annotations": {STATUS_ANNOTATION: "[]", "z": "y"}, "managedFields": ["x" * 5000]}
+    (found,) = ClusterState(client).pods(["ml"]).bodies.values()
+    assert found == {
+        "metadata": {"name": "a", "namespace": "ml", "annotations": {STATUS_ANNOTATION: "[]"}},
+        "spec": {"nodeName": "node1"},
+        "status": {"phase": "Running"},
+    }
 
 
 def test_pods_of_other_namespaces_may_be_unknown(store: Store, client: ApiClient) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.attachments import HOST_LOCAL, WHEREABOUTS, config, fields, findings, linted, plugin
 
 V4 = {"type": "whereabouts", "range": "10.9.0.0/24"}
+FIRST_EXCLUDED = V4 | {"exclude": ["10.9.0.1/32"]}
 STATIC = {"type": "static"}
 IPS: dict[str, Any] = {"capabilities": {"ips": True}}
 
@@ -72,6 +73,13 @@ def test_what_works_has_no_findings(body: object) -> None:
         (whereabouts(range_end="10.8.0.1"), ["ipam.range_end"]),
         (whereabouts(range_start="10.9.0.9", range_end="10.9.0.5"), ["ipam.range_end"]),
         (whereabouts(exclude=["x"]), ["!ipam.exclude"]),
+        (whereabouts(exclude="10.9.0.1/32"), ["!ipam.exclude"]),
+        (whereabouts(node_slice_size="/28", exclude=["10.9.0.0/24"]), ["ipam.exclude"]),
+        (whereabouts(node_slice_size="/28", range_start="10.9.0.9"), ["ipam.range_start"]),
+        (whereabouts(node_slice_size="/28", gateway="10.9.0.1"), ["ipam.gateway"]),
+        (whereabouts(ipRanges=[{"range": "10.8.0.0/24"}], gateway="10.8.0.1"), ["ipam.gateway"]),
+        (whereabouts(RANGE="10.9.0.0"), []),
+        (whereabouts(range=None, RANGE="10.9.0.0"), ["!ipam.range"]),
         (whereabouts(exclude=["10.9.0.0/24"]), ["!ipam.exclude"]),
         (whereabouts(ipRanges=["10.0.0.0/24"]), ["!ipam.ipRanges"]),
         (whereabouts(ipRanges=[{"range": "x"}]), ["!ipam.ipRanges[0].range"]),
@@ -88,6 +96,7 @@ def test_what_works_has_no_findings(body: object) -> None:
         (whereabouts(gateway="10.9.0.1"), ["ipam.gateway"]),
         (whereabouts(node_slice_size="/16"), ["!ipam.node_slice_size"]),
         (whereabouts(node_slice_size=28), ["!ipam.node_slice_size"]),
+        (whereabouts(node_slice_size="2" * 5000), ["!ipam.node_slice_size"]),
         (config(plugin(ipam=WHEREABOUTS | {"node_slice_size": "/80"})), ["!ipam.node_slice_size"]),
         (
             config(plugin(ipam=WHEREABOUTS | {"range_start": "fcbb:0:800:ffff:8000::1"})),
@@ -143,29 +152,59 @@ def test_one_range_for_all_nodes_is_a_fault_where_nodes_allocate_or_route() -> N
         routed = config(plugin(mode=mode))
         assert fields(routed) == fields(routed, nodes=2) == ["plugins[0].mode"]
         assert fields(routed, nodes=1) == []
-    assert fields(config(plugin(mode="l3", ipam=STATIC, **IPS))) == []
+    static = config(plugin(mode="l3", ipam=STATIC, **IPS))
+    assert fields(static) == ["~plugins[0].mode"], "a route for each address"
+    assert fields(static, nodes=1) == []
     assert fields(config(plugin(mode="l3", ipam=V4 | {"node_slice_size": "/28"}))) == []
 
 
 @pytest.mark.parametrize(
     ("body", "ipam"),
     [
-        (config(plugin(ipam=HOST_LOCAL)), {"type": "whereabouts", "range": "10.9.0.0/24"}),
+        # The gateway, here by default the first address, is given to no pod.
+        (config(plugin(ipam=HOST_LOCAL)), FIRST_EXCLUDED),
+        (config(plugin(ipam={"type": "host-local", "subnet": "10.9.0.0/24"})), FIRST_EXCLUDED),
+        (
+            config(
+                plugin(
+                    ipam={"type": "host-local", "subnet": "10.1.0.0/16"}
+                    | {"rangeStart": "10.1.5.10", "rangeEnd": "10.1.5.250", "gateway": "10.1.5.50"}
+                )
+            ),
+            {
+                "type": "whereabouts",
+                "range": "10.1.0.0/16",
+                "range_start": "10.1.5.10",
+                "range_end": "10.1.5.250",
+            }
+            | {"exclude": ["10.1.5.50/32"], "gateway": "10.1.5.50"},
+        ),
         (
             host_local([{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.5"}], routes=[{"dst": "10.0.0.0/8"}]),
             {
                 "type": "whereabouts",
                 "range": "10.9.0.0/24",
                 "range_start": "10.9.0.5",
+                "gateway": "10.9.0.1",  # of the route, which has none
                 "routes": [{"dst": "10.0.0.0/8"}],
             },
         ),
         (
-            host_local([{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]),
-            {"type": "whereabouts", "range": "10.9.0.0/24", "ipRanges": [{"range": "fd00::/64"}]},
+            host_local([{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64", "rangeEnd": "fd00::9"}]),
+            FIRST_EXCLUDED
+            | {"ipRanges": [{"range": "fd00::/64", "range_end": "fd00::9", "exclude": ["fd00::1/128"]}]},
         ),
         (whereabouts(enable_ipv6=True), V4),
-        (whereabouts(gateway="10.9.0.1"), V4 | {"gateway": "10.9.0.1", "exclude": ["10.9.0.1/32"]}),
+        (whereabouts(gateway="10.9.0.1"), FIRST_EXCLUDED | {"gateway": "10.9.0.1"}),
+        (
+            whereabouts(range=None, ipRanges=[{"range": "10.9.0.0/24"}], gateway="10.9.0.1"),
+            {
+                "type": "whereabouts",
+                "ipRanges": [{"range": "10.9.0.0/24", "exclude": ["10.9.0.1/32"]}],
+                "gateway": "10.9.0.1",
+            },
+        ),
+        (whereabouts(node_slice_size="/28", exclude=["10.9.0.1/32"]), V4 | {"node_slice_size": "/28"}),
         (
             whereabouts(range_start="10.9.0.9", range_end="10.9.0.5"),
             V4 | {"range_start": "10.9.0.5", "range_end": "10.9.0.9"},
@@ -176,6 +215,27 @@ def test_the_correction_has_no_fault(body: object, ipam: dict[str, Any]) -> None
     (corrected,) = linted(body).corrections.values()
     assert corrected["plugins"][0]["ipam"] == ipam
     assert findings(corrected) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        host_local([{"subnet": "10.9.0.0/24"}, {"subnet": "10.8.0.0/24"}]),  # alternatives for one address
+        host_local([{"subnet": "10.9.0.0/24", "gateway": "10.9.0.9"}], [{"subnet": "fd00::/64"}]),
+        host_local([{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}], routes=[{"dst": "::/0"}]),
+        whereabouts(node_slice_size="/28", gateway="10.9.0.1"),
+    ],
+)
+def test_what_whereabouts_cannot_do_is_no_correction(body: object) -> None:
+    found = linted(body)
+    assert found.faults[0].fix
+    assert found.corrections == {}
+
+
+def test_static_addresses_are_a_default_where_pods_can_request_others() -> None:
+    ipam = STATIC | {"addresses": [{"address": "10.9.0.1/24"}]}
+    texts = [findings(config(plugin(ipam=ipam, **more)))[0].consequence for more in (IPS, {})]
+    assert ["unless its annotation has others" in text for text in texts] == [True, False]
 
 
 def test_a_correction_that_makes_another_one_necessary() -> None:

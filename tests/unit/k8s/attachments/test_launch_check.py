@@ -13,8 +13,8 @@ from tests.unit.attachments import Body, config, plugin
 from tests.unit.attachments_stored import NAD, attach, pool, put, running
 from torchnet.constants import NETWORKS_ANNOTATION, QUEUE_LABEL
 from torchnet.errors import NetworkError
-from torchnet.k8s.attachments import launch_check
-from torchnet.k8s.attachments.launch_check import check_launch, worker_count
+from torchnet.k8s.attachments import free_addresses
+from torchnet.k8s.attachments.launch_check import check_launch
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.network.attachment import NetworkAttachment
 
@@ -27,7 +27,7 @@ store = pytest.fixture(storing)
 
 @pytest.fixture
 def client(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
-    monkeypatch.setattr(launch_check, "PAUSE", 0.01)
+    monkeypatch.setattr(free_addresses, "PAUSE", 0.01)
     return api_answers.client(store, tmp_path)
 
 
@@ -42,7 +42,7 @@ def job(workers: int, **labels: str) -> Body:
 def checked(
     client: ApiClient, workers: int = 2, pod: Body = POD, rails: list[NetworkAttachment] = RAILS
 ) -> list[str]:
-    return check_launch(client, [job(workers)], pod, rails)
+    return check_launch(client, [job(workers)], pod, rails, workers)
 
 
 def test_a_good_attachment_says_nothing(store: Store, client: ApiClient) -> None:
@@ -91,20 +91,50 @@ def test_attachments_of_other_namespaces_are_compared(store: Store, client: ApiC
     assert "ipvlan on ens5, which has macvlan in a/other" in line
 
 
+def annotated(**entry: object) -> Body:
+    asked = [{"name": "net", "namespace": "ml", "interface": "net1", **entry}]
+    meta = {"name": "p", "namespace": "ml", "annotations": {NETWORKS_ANNOTATION: json.dumps(asked)}}
+    return {"metadata": meta}
+
+
 def test_fixed_addresses_reach_only_a_plugin_that_declares_them(store: Store, client: ApiClient) -> None:
     attach(store, config(plugin(ipam={"type": "static"}, capabilities={"ips": True})))
-    entry = {"name": "net", "namespace": "ml", "interface": "net1", "ips": ["10.9.0.7/28"]}
-    pod = {
-        "metadata": {
-            "name": "p",
-            "namespace": "ml",
-            "annotations": {NETWORKS_ANNOTATION: json.dumps([entry])},
-        }
-    }
+    pod = annotated(ips=["10.9.0.7/28"])
     assert checked(client, pod=pod) == []
     attach(store, config(plugin(ipam=POOL)))
-    (line,) = checked(client, 99, pod=pod)
+    (line,) = checked(client, pod=pod)
     assert "Whereabouts allocates an address all the same" in line
+    with pytest.raises(NetworkError, match="15 workers, 14 addresses free"):
+        checked(client, 15, pod=pod)
+
+
+def test_static_without_addresses_is_refused(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam={"type": "static"}, capabilities={"ips": True})))
+    with pytest.raises(NetworkError, match="the IPAM plugin static gives no address without it") as caught:
+        checked(client, pod=annotated())
+    assert caught.value.text.startswith("the annotation k8s.v1.cni.cncf.io/networks: [0].ips: missing")
+    assert "torchnet launch --static-ips" in caught.value.fix
+
+
+def test_rails_with_one_prefix_are_named(store: Store, client: ApiClient) -> None:
+    for name, network in (("net", "10.9.0.0/28"), ("second", "10.9.0.0/24"), ("third", "10.10.0.0/28")):
+        ipam = {"type": "whereabouts", "range": network}
+        attach(store, config(plugin(ipam=ipam, master=name)), name)
+    rails = [NetworkAttachment("ml", name, f"net{n}") for n, name in enumerate(("net", "third", "second"), 1)]
+    (line,) = checked(client, rails=rails)
+    assert line.startswith("network attachment ml/second: net1 and net3 get addresses of 10.9.0.0/2")
+    assert "through one of them" in line
+    assert checked(client, rails=rails[:2]) == []
+    devices = [NetworkAttachment("ml", "net", f"net{n}", "example.com/vf") for n in (1, 2)]
+    assert checked(client, rails=devices) == [], "RDMA chooses its device itself"
+
+
+def test_what_could_not_be_read_keeps_what_was_found(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL, mode="l3")))
+    store.faults = [("GET", "/ippools", refusal(410, "Expired", "too old"))]
+    first, second = checked(client)
+    assert "l3 with one range for all nodes" in first
+    assert second.startswith("the network attachments are not checked completely")
 
 
 def test_a_resource_that_the_pods_do_not_request_is_named(store: Store, client: ApiClient) -> None:
@@ -159,16 +189,99 @@ def test_addresses_of_running_pods_are_not_waited_for(store: Store, client: ApiC
     assert store.wanted("GET", "/ippools") == 1
 
 
+def test_addresses_of_pods_that_are_ending_are_enough(store: Store, client: ApiClient) -> None:
+    """As after a preemption: the kubelet frees them while it tries to start the new pods."""
+    attach(store, config(plugin(ipam=POOL)))
+    running(store, *(f"p{number}" for number in range(13)), phase="Failed")
+    pool(store, *(f"ml/p{number}" for number in range(13)))
+    (line,) = checked(client, 14)
+    assert "14 workers, 1 address free of 14 in 10.9.0.0/28, 13 held by pods that are ending" in line
+    assert store.wanted("GET", "/ippools") == 1
+    with pytest.raises(NetworkError, match="15 workers"):
+        checked(client, 15)
+
+
+def test_lines_about_other_things_survive_a_second_look(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    pool(store, *(f"ml/gone-{number}" for number in range(12)), "other/x")
+    everywhere = f"k8s.cni.cncf.io/v1/{NAD}"
+    store.faults = [
+        ("GET", everywhere, forbidden(NAD)),
+        ("GET", "/namespaces/other/pods", forbidden("pods")),
+    ]
+    with pytest.raises(
+        NetworkError, match="1 held by other pods; the pods of other are unknown: .*"
+    ) as caught:
+        checked(client)
+    assert caught.value.text.count("unknown") == 1
+    assert store.wanted("GET", "/ippools") == free_addresses.ATTEMPTS
+    pool(store)
+    (line,) = checked(client)
+    assert "attachments of other namespaces are not compared" in line
+
+
 def test_a_queue_may_start_the_pods_later_unless_the_range_is_too_small(
     store: Store, client: ApiClient
 ) -> None:
     attach(store, config(plugin(ipam=POOL)))
     running(store, *(f"p{number}" for number in range(13)))
     pool(store, *(f"ml/p{number}" for number in range(13)))
-    (line,) = check_launch(client, [job(2, **{QUEUE_LABEL: "team"})], POD, RAILS)
+    (line,) = check_launch(client, [job(2, **{QUEUE_LABEL: "team"})], POD, RAILS, 2)
     assert "1 address free" in line
     with pytest.raises(NetworkError, match="15 workers, 1 address free of 14"):
-        check_launch(client, [job(15, **{QUEUE_LABEL: "team"})], POD, RAILS)
+        check_launch(client, [job(15, **{QUEUE_LABEL: "team"})], POD, RAILS, 15)
+
+
+@pytest.mark.parametrize(
+    ("ipam", "count"),
+    [
+        ({"range": "10.0.0.0/29"}, 6),
+        ({"range": "10.0.0.5/29"}, 6),
+        ({"range": "10.0.0.0/24", "range_start": "10.0.0.10", "range_end": "10.0.0.19"}, 10),
+        ({"range": "10.0.0.10-10.0.0.19/24"}, 10),
+        ({"range": "10.0.0.0/28", "exclude": ["10.0.0.0/30", "10.0.0.2/31", "fd00::/8"]}, 11),
+        ({"range": "fd00::/126"}, 2),
+        ({"range": "fd00::/64", "ipRanges": [{"range": "10.0.0.0/30"}]}, 2),
+    ],
+)
+def test_a_range_with_fewer_addresses_than_workers_is_refused(
+    store: Store, client: ApiClient, ipam: Body, count: int
+) -> None:
+    attach(store, config(plugin(ipam={"type": "whereabouts"} | ipam)))
+    assert checked(client, count) == []
+    with pytest.raises(NetworkError, match=f"{count} addresses free of {count} in ") as caught:
+        checked(client, count + 1)
+    assert "--slice" in caught.value.fix
+    assert "--static-ips with an attachment of --ipam static" in caught.value.fix
+
+
+def test_many_addresses_take_minutes_also_beside_a_shortage(store: Store, client: ApiClient) -> None:
+    """All attachments share the Lease; those with node slices have one for each node."""
+    for number in (1, 2):
+        ipam = {"type": "whereabouts", "range": f"10.1{number}.0.0/16"}
+        attach(store, config(plugin(ipam=ipam)), f"n{number}")
+    rails = [NetworkAttachment("ml", f"n{number}", f"net{number}") for number in (1, 2)]
+    (line,) = checked(client, 200, rails=rails)
+    assert "the workers' 400 addresses take about 3 min 40 s" in line
+    attach(store, config(plugin(ipam=POOL | {"range": "10.11.0.0/16", "node_slice_size": "/24"})), "n1")
+    assert checked(client, 200, rails=rails[:1]) == []
+    attach(store, config(plugin(ipam=POOL | {"range": "10.9.0.0/23"})))
+    pool(store, *(f"ml/p{number}" for number in range(500)), name="10.9.0.0-23", network="10.9.0.0/23")
+    running(store, *(f"p{number}" for number in range(500)))
+    first, last = check_launch(client, [job(500, **{QUEUE_LABEL: "team"})], POD, RAILS, 500)
+    assert "500 workers, 10 addresses free" in first
+    assert "500 addresses take" in last
+
+
+def test_parts_of_nodes_are_too_uneven_for_a_refusal(store: Store, client: ApiClient) -> None:
+    ipam = POOL | {"range": "10.9.0.0/26", "node_slice_size": "/28"}
+    attach(store, config(plugin(ipam=ipam)))
+    pool(store, "ml/old", name="10.9.0.0-26", network="10.9.0.0/26")  # of the time before there were parts
+    pool(store, *(f"ml/p{number}" for number in range(14)), name="node1-10.9.0.0-28")
+    running(store, *(f"p{number}" for number in range(14)))
+    assert checked(client, 42) == []
+    (line,) = checked(client, 43)
+    assert "43 workers, 42 addresses free of 56 in 10.9.0.0/26, 14 held by running pods" in line
 
 
 def test_rails_that_share_a_pool_need_its_addresses_together(store: Store, client: ApiClient) -> None:
@@ -178,7 +291,7 @@ def test_rails_that_share_a_pool_need_its_addresses_together(store: Store, clien
         NetworkAttachment("ml", name, f"net{number}")
         for number, name in enumerate(("net", "net", "net-2"), 1)
     ]
-    assert checked(client, 4, rails=rails) == []
+    assert [line for line in checked(client, 4, rails=rails) if "free" in line] == []
     with pytest.raises(NetworkError, match="5 workers with 3 interfaces each, 14 addresses free of 14"):
         checked(client, 5, rails=rails)
 
@@ -201,7 +314,10 @@ def test_without_the_right_to_list_pools_the_range_still_counts(store: Store, cl
     store.faults = [("GET", "/ippools", forbidden("ippools"))]
     (line,) = checked(client, 14)
     assert line.startswith("not checked before the start: Whereabouts' pools")
-    with pytest.raises(NetworkError, match="15 workers, 14 addresses free of 14"):
+    said = (
+        "15 workers, at most 14 addresses in 10.9.0.0/28; Whereabouts' pools are not read: not allowed to get"
+    )
+    with pytest.raises(NetworkError, match=said):
         checked(client, 15)
 
 
@@ -211,7 +327,7 @@ def test_a_tenant_gets_one_line(store: Store, client: ApiClient) -> None:
     store.faults = [("GET", everywhere, forbidden(NAD)), ("GET", "/ippools", forbidden("ippools"))]
     (line,) = checked(client)
     assert "attachments of other namespaces are not compared: not allowed to list" in line
-    assert "Whereabouts' pools are not read: not allowed to list" in line
+    assert "Whereabouts' pools are not read: not allowed to get" in line
 
 
 def test_attachments_that_may_not_be_read_are_left_to_another_check(store: Store, client: ApiClient) -> None:
@@ -232,25 +348,3 @@ def test_a_cluster_without_whereabouts_has_no_pools(store: Store, client: ApiCli
         ("GET", "/ippools", refusal(404, "NotFound", "the server could not find the requested resource"))
     ]
     assert checked(client) == []
-
-
-@pytest.mark.parametrize(
-    ("objects", "count"),
-    [
-        ([job(4)], 4),
-        ([{"kind": "Pod", "metadata": {}}] * 3, 3),
-        ([{"kind": "Secret", "metadata": {}}], 0),
-        (
-            [
-                {
-                    "kind": "JobSet",
-                    "metadata": {},
-                    "spec": {"replicatedJobs": [{"replicas": 2, "template": {"spec": {"completions": 3}}}]},
-                }
-            ],
-            6,
-        ),
-    ],
-)
-def test_the_number_of_workers(objects: list[Body], count: int) -> None:
-    assert worker_count(objects) == count

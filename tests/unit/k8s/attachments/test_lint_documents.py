@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.attachments import config
+from tests.unit.attachments import config, plugin
 from tests.unit.manifested import CASES, IDS
 from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, parse
 from torchnet.k8s.addons.catalog import render
@@ -72,6 +72,60 @@ def test_the_pods_of_workloads_are_found() -> None:
     }
     found = read("---\n".join(map(yaml.safe_dump, (job, cron))))
     assert found.checked == ("Job j", "CronJob c")
+
+
+def test_leading_blank_lines_count() -> None:
+    assert "line 5, column 1" in read('\n\n{\n  "type": "ipvlan",\n}').faults[0].text
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[{"name": "net", "ips": ["fd00::1"]}]', ["[0].interface", "[0].ips[0]"]),
+        ('\n[{"name": "net" "interface": "net1"}]', [""]),
+    ],
+)
+def test_an_annotation_by_itself(text: str, found: list[str]) -> None:
+    result = read(text, "networks.json")
+    assert [(one.where, one.field) for one in result.findings] == [
+        ("networks.json", field) for field in found
+    ]
+    if found == [""]:
+        assert "line 2, column 17" in result.findings[0].text
+
+
+def test_a_list_of_manifests() -> None:
+    item = NAD | {"metadata": {"name": "a", "namespace": "ml"}, "spec": {"config": "{"}}
+    assert read(json.dumps([item])).checked == ("ml/a",)
+
+
+# -- the files of a node -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "is_single"),
+    [
+        ("net.conf", True),
+        ("/etc/cni/multus/net.d/net.json", True),
+        ("net.json", False),
+        ("net.conflist", False),
+    ],
+)
+def test_a_file_with_one_plugin_stays_one(name: str, is_single: bool) -> None:
+    """Of a list in such a file, Multus says "missing 'type'", and does not read those after it."""
+    found = read(json.dumps({"cniVersion": None, "name": "net", **plugin()}), name)
+    assert [one.field for one in found.findings] == ["cniVersion", "plugins"]
+    assert bool(found.findings[1].changes) is not is_single
+    assert (".conflist" in found.findings[1].fix) is is_single
+    (corrected,) = found.corrections.values()
+    assert ("plugins" in corrected) is not is_single
+    listed = read(json.dumps(config()), name)
+    assert [one.field for one in listed.faults] == ["plugins"] * is_single
+
+
+def test_the_name_of_a_file_is_not_removed() -> None:
+    found = read(json.dumps(config(name="a b")), "net.conflist")
+    assert [(one.field, one.changes) for one in found.findings] == [("name", ())]
 
 
 @pytest.mark.parametrize("text", ["a: [", "\x00", "a: &x 1\nb: *x", "key: !!python/object:os.x {}"])
@@ -160,7 +214,7 @@ def filled(snippet: str, ipam: str) -> str:
         (IPVLAN, HOST_LOCAL, ["!cniVersion", "ipam.ranges", "mode"]),
         (MACVLAN, WHEREABOUTS, ["!cniVersion", "plugins", "ipam.enable_ipv6"]),
         (MACVLAN, HOST_LOCAL, ["!cniVersion", "plugins", "ipam.ranges"]),
-        (IPVLAN, '{"type": "static"}', ["!cniVersion", "capabilities.ips"]),
+        (IPVLAN, '{"type": "static"}', ["!cniVersion", "capabilities.ips", "mode"]),
     ],
 )
 def test_the_guides_options_together(snippet: str, ipam: str, found: list[str]) -> None:
@@ -168,7 +222,7 @@ def test_the_guides_options_together(snippet: str, ipam: str, found: list[str]) 
     assert [("!" if one.blocks else "") + one.field for one in result.findings] == found
     (corrected,) = result.corrections.values()
     again = read(json.dumps(corrected))
-    assert again.findings == ()
+    assert again.faults == ()
     assert corrected["cniVersion"] == "1.0.0"
 
 

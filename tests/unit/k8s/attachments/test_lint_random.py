@@ -120,6 +120,9 @@ ipams = some(
     routes=st.lists(some(dst=words), max_size=2),
     enable_ipv6=st.booleans(),
 )
+settings_ = st.sampled_from(
+    ("net.core.rmem_max", "net/core/somaxconn", "net.ipv6.conf.IFNAME.accept_ra", "kernel.x")
+)
 plugins = some(
     type=st.sampled_from(("ipvlan", "macvlan", "bridge", "tuning", "bandwidth", "other")),
     master=words,
@@ -127,15 +130,24 @@ plugins = some(
     mtu=st.integers(-1, 9000),
     bridge=words,
     vlan=st.integers(-1, 5000),
-    capabilities=some(ips=st.booleans()),
-    sysctl=st.dictionaries(words, words, max_size=2),
+    capabilities=some(ips=st.booleans(), bandwidth=st.booleans()),
+    sysctl=st.dictionaries(words | settings_, words | numbers, max_size=2),
+    ingressRate=numbers,
+    Master=words,
     ipam=ipams,
 )
-versions = st.sampled_from(("1.0.0", "1.1.0", "0.2.0", "", "2"))
+versions = st.sampled_from(("1.0.0", "1.1.0", "0.3.0", "0.2.0", "", "2"))
 heads = some(cniVersion=versions, name=words, plugins=st.lists(plugins, max_size=3))
 configs = heads | st.builds(lambda head, main: {**head, **main}, heads, plugins)
 texts = configs.map(json.dumps) | junk.map(json.dumps) | st.text(max_size=40)
-entries = some(name=words, namespace=words, interface=words, mac=words, ips=st.lists(words, max_size=2))
+entries = some(
+    name=words,
+    namespace=words,
+    interface=words | st.just("eth0"),
+    mac=words,
+    ips=st.lists(words, max_size=2),
+    bandwidth=some(ingressRate=numbers),
+) | st.fixed_dictionaries({"infiniband-guid": words})
 networks = st.lists(entries, max_size=3).map(json.dumps) | texts
 
 
@@ -148,6 +160,9 @@ networks = st.lists(entries, max_size=3).map(json.dumps) | texts
 def test_the_rules_never_fail(found: list[str], asked: list[str], nodes: tuple[str, ...] | None) -> None:
     definitions = [Definition("ml", f"net{number}", text) for number, text in enumerate(found)]
     definitions += [Definition("ml", "files", "", {"a": text, "b": found[0]}) for text in found[:1]]
+    definitions += [
+        Definition("", name, text, in_file=True) for text in found[:1] for name in ("a.conf", "a.conflist")
+    ]
     requests = [Request(f"Pod {number}", "ml", text) for number, text in enumerate(asked)]
     result = lint(definitions, requests, nodes=nodes, is_complete=lambda _: True)
     assert lint_text(result).replace("\n", "").isprintable()

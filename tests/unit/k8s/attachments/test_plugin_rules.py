@@ -12,6 +12,15 @@ from torchnet.k8s.attachments.lint import lint
 V4 = {"type": "whereabouts", "range": "10.9.0.0/24"}
 
 
+SHAPED = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
+LIMITED = {"type": "bandwidth", "ingressRate": 1000, "ingressBurst": 1000}
+
+
+def tuned(settings: Any) -> dict[str, Any]:
+    advertisements = TUNING["sysctl"] if isinstance(settings, dict) else {}
+    return {"type": "tuning", "sysctl": advertisements | settings if advertisements else settings}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -22,7 +31,11 @@ V4 = {"type": "whereabouts", "range": "10.9.0.0/24"}
         *(config(plugin("bridge", vlan=vlan)) for vlan in (0, 7, 4094)),
         *(config(plugin("macvlan", mtu=mtu)) for mtu in (0, 1280)),
         config(plugin(mtu=0)),
-        config(plugin(mode="l2"), cniVersion="0.3.1"),
+        *(config(plugin(mode="l2"), cniVersion=version) for version in ("0.3.0", "0.3.1")),
+        # It has nothing to do, and so does not look for a veth interface.
+        *(config(plugin(), TUNING, {"type": "bandwidth"} | more) for more in ({}, {"ingressRate": 0})),
+        config(plugin(), tuned({"net.ipv4.tcp_rmem": "4096 87380 6291456", "net/core/somaxconn": "9"})),
+        {"CNIVersion": "1.0.0", "Type": "ipvlan", "Master": "ens5", "IPAM": V4},  # Go reads names without case
         config(cniVersion=None, cniVersions=["0.4.0", "1.0.0"]),
         config(name=None),
         single(plugin(linkInContainer=True, ipam=V4)),
@@ -40,7 +53,9 @@ def test_what_works_has_no_findings(body: object) -> None:
         (config(cniVersion=None), ["!cniVersion"]),
         (config(cniVersion=""), ["!cniVersion"]),
         (config(cniVersion="0.2.0"), ["!cniVersion"]),
-        (config(cniVersion="0.3.0"), ["!cniVersion"]),
+        (config(cniVersion="0.1.0"), ["!cniVersion"]),
+        (single(cniVersion=None, cniVersions=["0.4.0"]), ["!cniVersion"]),
+        (config(cniVersion=None, CNIVersion="1.0.0"), ["!cniVersion"]),
         (config(cniVersion="2.0"), ["!cniVersion"]),
         (config(cniVersion="1.1.0"), ["~cniVersion"]),
         (config(plugin(mtu=1279, ipam=V4)), ["!plugins[0].mtu"]),
@@ -59,7 +74,9 @@ def test_what_works_has_no_findings(body: object) -> None:
         (config(TUNING, plugin()), ["!plugins[0].type"]),
         (config(plugin(master=None)), ["plugins[0].master"]),
         (config(plugin(master="")), ["plugins[0].master"]),
-        (config(plugin("macvlan", master="an-interface-that-is-long")), ["!plugins[0].master"]),
+        (config(plugin("macvlan", master="an-interface-that-is-long")), ["~plugins[0].master"]),
+        (config(plugin(master="enx" + "a" * 125)), ["!plugins[0].master"]),
+        (config(plugin(master="a b")), ["!plugins[0].master"]),
         (config(plugin(master=5)), ["!plugins[0].master"]),
         (config(plugin(mode="L2")), ["!plugins[0].mode"]),
         (config(plugin(mode="bridge")), ["!plugins[0].mode"]),
@@ -72,9 +89,26 @@ def test_what_works_has_no_findings(body: object) -> None:
         (config(plugin("macvlan", mtu=-1)), ["!plugins[0].mtu"]),
         (config(plugin(mtu=-1)), ["~plugins[0].mtu"]),
         (config(plugin(mtu=1200)), ["!plugins[0].mtu"]),
-        (config(plugin(), TUNING, {"type": "bandwidth"}), ["!plugins[2]"]),
-        (config(plugin("macvlan"), TUNING, {"type": "bandwidth"}), ["!plugins[2]"]),
-        (config(plugin("bridge"), TUNING, {"type": "bandwidth"}), []),
+        (config(plugin(), TUNING, LIMITED), ["!plugins[2]"]),
+        (config(plugin("macvlan"), TUNING, LIMITED), ["!plugins[2]"]),
+        (config(plugin("bridge"), TUNING, LIMITED), []),
+        (config(plugin(), TUNING, SHAPED), ["~plugins[2]"]),
+        (config(plugin(), tuned({"net.core.rmem_max": "9"})), ["!plugins[1].sysctl.net.core.rmem_max"]),
+        (
+            config(plugin(), tuned({"net/core/netdev_max_backlog": "9"})),
+            ["!plugins[1].sysctl.net/core/netdev_max_backlog"],
+        ),
+        (config(plugin(), tuned({"net.ipv4.udp_mem": "1 2 3"})), ["!plugins[1].sysctl.net.ipv4.udp_mem"]),
+        (config(plugin(), tuned({"kernel.shmmax": "9"})), ["!plugins[1].sysctl.kernel.shmmax"]),
+        (config(plugin(), tuned({"net.core.somaxconn": 9})), ["!plugins[1].sysctl.net.core.somaxconn"]),
+        (config(plugin(), tuned(["x"])), ["!plugins[1].sysctl", "~plugins"]),
+        (
+            config(
+                plugin(ipam={"type": "static", "addresses": [{"address": "fd00::1/64"}]}),
+                {"type": "tuning"},
+            ),
+            ["~plugins", "plugins[0].ipam.addresses"],
+        ),
         (config(plugin(), {"type": "tuning", "sysctl": {}}), ["~plugins"]),
         (config(plugin(), {"type": "tuning"}), ["~plugins"]),
         ({**plugin("bridge"), "cniVersion": "1.0.0"}, ["~plugins"]),
@@ -109,8 +143,13 @@ def test_each_finding_says_what_happens() -> None:
     [
         (config(cniVersion=None), config()),
         (config(plugin(mode="L2")), config(plugin(mode="l2"))),
-        (config(plugin(), TUNING, {"type": "bandwidth"}), config()),
-        (config(plugin(), {"type": "bandwidth"}, TUNING, {"type": "bandwidth"}), config()),
+        (config(plugin(), TUNING, LIMITED), config()),
+        (config(plugin(), LIMITED, TUNING, SHAPED), config()),
+        (config(plugin(), tuned({"net.core.rmem_max": "9"})), config()),
+        (
+            config(plugin(), tuned({"net.core.somaxconn": 9})),
+            config(plugin(), tuned({"net.core.somaxconn": "9"})),
+        ),
         (config(plugin(mtu=1200)), config()),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +56,13 @@ def test_two_modes_of_ipvlan_on_one_interface() -> None:
         (HOST_LOCAL, HOST_LOCAL, True),
         (V4, V4 | {"network_name": "b"}, True),
         (V4 | {"enable_overlapping_ranges": False}, V4 | {"range": "10.9.0.128/25"}, True),
+        (V4 | {"enable_overlapping_ranges": False}, V4, False),  # one pool
+        (V4 | {"enable_overlapping_ranges": False}, V4 | {"ipRanges": [{"range": "10.8.0.0/24"}]}, False),
+        (
+            V4 | {"enable_overlapping_ranges": False},
+            V4 | {"ipRanges": [{"range": "10.9.0.0/16"}]},
+            True,
+        ),
         (V4 | {"range_end": "10.9.0.99"}, V4 | {"network_name": "b", "range_start": "10.9.0.100"}, False),
     ],
 )
@@ -65,6 +73,32 @@ def test_overlapping_ranges_of_ipams_that_do_not_know_of_each_other(
     assert ["same address" in sentence for sentence in between(config(plugin(ipam=one)), second)] == [
         True
     ] * found
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "found"),
+    [("other", None, True), ("net", "/var/lib/cni/networks", False), ("net", "/var/lib/cni/b", True)],
+)
+def test_host_local_keeps_its_allocations_by_the_configurations_name(
+    name: str, folder: str | None, found: bool
+) -> None:
+    """Also under two attachments, such as those of two namespaces whose configuration is one file on the nodes."""
+    second = config(plugin(ipam=HOST_LOCAL | ({"dataDir": folder} if folder else {})), name=name)
+    assert bool(between(config(plugin(ipam=HOST_LOCAL)), second)) is found
+    unnamed = config(plugin(ipam=HOST_LOCAL), name=None)
+    both = [definition(unnamed, namespace=namespace) for namespace in ("ml", "research")]
+    assert [one.field for one in lint(both, nodes=["node1"]).findings] == [], (
+        "Multus gives them their own name"
+    )
+
+
+def test_thousands_of_ranges_are_compared_in_seconds() -> None:
+    sets = [[{"subnet": f"10.{number >> 8}.{number & 255}.0/24"}] for number in range(20_000)]
+    one = {"type": "host-local", "ranges": sets}
+    began = time.monotonic()
+    found = linted(config(plugin(ipam=one)), config(plugin(ipam=V4)), config(plugin(ipam=one), name="x"))
+    assert sum("same address" in finding.sentence for finding in found.findings) == 5
+    assert time.monotonic() - began < 20
 
 
 def test_only_the_attachments_of_a_namespace_are_reported_on() -> None:

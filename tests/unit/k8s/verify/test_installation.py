@@ -44,7 +44,7 @@ def daemon(node: str) -> dict[str, Any]:
     return {
         "metadata": {"name": f"multus-{node}"},
         "spec": {"nodeName": node},
-        "status": {"phase": "Running"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     }
 
 
@@ -58,6 +58,7 @@ def paths(server: Server) -> list[str]:
 
 LISTED = items(*({"metadata": {"name": name}, "status": READY} for name in NODES))
 RUNNING = items(*map(daemon, NODES))
+SLICE = {"type": "host-local", "ranges": [[{"subnet": "@range@"}]]}
 STATIC = {**GOOD, "capabilities": {"ips": True}, "ipam": {"type": "static"}}
 
 
@@ -70,7 +71,7 @@ def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, client: 
     sets = items(daemonset("networking", "multus"))
     server.answers = [LISTED, sets, RUNNING, attachment(STATIC)]
     checks, found = checked(client)
-    assert (checks["Multus"].result, checks["Multus"].evidence) == ("ok", "Running on 2 of 2 nodes")
+    assert (checks["Multus"].result, checks["Multus"].evidence) == ("ok", "Ready on 2 of 2 nodes")
     assert paths(server)[1:3] == ["/apis/apps/v1/daemonsets", "/api/v1/namespaces/networking/pods"]
     assert found.multus == "-n networking daemonset/multus"
 
@@ -78,12 +79,24 @@ def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, client: 
 def test_a_node_without_its_daemon_and_a_daemon_that_is_not_ready_are_faults(
     server: Server, client: ApiClient
 ) -> None:
-    sets = items(daemonset("kube-system"))
-    server.answers = [LISTED, sets, items(daemon("node1")), attachment(STATIC)]
-    assert checked(client)[0]["Multus"].evidence == "not running on node2"
-    server.answers = [LISTED, items(daemonset("kube-system", ready=1)), attachment(STATIC)]
-    check = checked(client)[0]["Multus"]
-    assert (check.result, check.evidence) == ("fail", "DaemonSet kube-system/kube-multus-ds: 1 of 2 Ready")
+    """Also if the DaemonSet's status has not noticed it yet."""
+    crashing = daemon("node2") | {"status": {"phase": "Running", "conditions": []}}
+    for pods in ([daemon("node1")], [daemon("node1"), crashing]):
+        server.answers = [LISTED, items(daemonset("kube-system")), items(*pods), attachment(STATIC)]
+        checks, found = checked(client)
+        assert (checks["Multus"].result, checks["Multus"].evidence) == ("fail", "not Ready on node2")
+        assert found.faulty == {"node2": checks["Multus"]}
+
+
+def test_daemons_on_nodes_that_take_no_part_do_not_count(server: Server, client: ApiClient) -> None:
+    """A DaemonSet wants a pod on a node that is not Ready, too."""
+    lost = {"metadata": {"name": "node3"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}
+    listing = items(*LISTED[2]["items"], lost)
+    server.answers = [listing, items(daemonset("kube-system", ready=1)), RUNNING, attachment(STATIC)]
+    checks, found = checked(client)
+    assert (checks["Multus"].result, checks["Multus"].evidence) == ("ok", "Ready on 2 of 2 nodes")
+    assert "node3 (not Ready)" in checks["nodes"].evidence
+    assert found.faulty == {}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +114,8 @@ def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
 ) -> None:
     spec = {} if config is None else {"config": json.dumps({"cniVersion": "1.0.0"} | config)}
     multus = [items(daemonset("kube-system")), RUNNING]
-    server.answers = [LISTED, *multus, (200, {}, {"spec": spec}), *(multus if asked else [])]
+    files: list[Answer] = [] if config else [(404, {}, {"message": "not found"})]  # of the nodes
+    server.answers = [LISTED, *multus, (200, {}, {"spec": spec}), *files, *(multus if asked else [])]
     checks = list(verification.verify(client, "ml", OPTIONS, lambda: False))
     assert [check.result for check in checks] == ["ok"] * (4 if asked else 3), checks
     assert ("Whereabouts" in [check.name for check in checks]) is asked
@@ -127,8 +141,15 @@ def test_without_the_nodes_the_daemonsets_own_status_decides(server: Server, cli
     server.answers = [denied("list", "nodes"), items(daemonset("kube-system")), attachment(STATIC)]
     check = checked(client)[0]["Multus"]
     assert (check.result, check.evidence) == ("ok", "all 2 pods of its DaemonSet are Ready")
-    server.answers = [denied("list", "nodes"), items(daemonset("kube-system", ready=1)), attachment(STATIC)]
-    assert checked(client)[0]["Multus"].result == "fail"
+    for ready, result in (
+        (1, "unknown"),
+        (0, "fail"),
+    ):  # the one that is missing may be on a node that is off
+        sets = items(daemonset("kube-system", ready=ready))
+        server.answers = [denied("list", "nodes"), sets, attachment(STATIC)]
+        check = checked(client)[0]["Multus"]
+        evidence = f"DaemonSet kube-system/kube-multus-ds: {ready} of 2 Ready"
+        assert (check.result, check.evidence) == (result, evidence)
 
 
 def test_a_daemonset_that_is_not_in_kube_system_may_be_elsewhere(server: Server, client: ApiClient) -> None:
@@ -168,7 +189,7 @@ def test_nodes_are_read_in_pages(server: Server, client: ApiClient) -> None:
     ("config", "results", "said"),
     [
         (GOOD, ["ok"], "macvlan on ens5, addresses by whereabouts, cniVersion 1.0.0"),
-        ({**GOOD, "cniVersion": "0.3.1"}, ["ok"], "0.3.1"),
+        ({**GOOD, "cniVersion": "0.3.0"}, ["ok"], "0.3.0"),
         ({"cniVersion": "1.0.0", "plugins": [{**GOOD, "type": "ipvlan"}]}, ["ok"], "ipvlan on ens5"),
         ({**GOOD, "cniVersion": "0.2.0"}, ["fail"], "no network-status"),
         ({key: value for key, value in GOOD.items() if key != "cniVersion"}, ["fail"], "no network-status"),
@@ -187,7 +208,7 @@ def test_an_attachments_configuration(config: object, results: list[str], said: 
 
 def test_a_mode_that_routes_is_no_fault_on_a_single_node() -> None:
     text = json.dumps({**GOOD, "type": "ipvlan", "mode": "l3"})
-    assert len(check_configuration("attachment", Definition("ml", "net", text), nodes=1)) == 1
+    assert len(check_configuration("attachment", Definition("ml", "net", text), count=1)) == 1
 
 
 def test_attachments_are_compared_with_those_of_other_namespaces(server: Server, client: ApiClient) -> None:
@@ -203,3 +224,30 @@ def test_attachments_are_compared_with_those_of_other_namespaces(server: Server,
     found = [one for one in Installation(client, OPTIONS).checks() if one.result != "ok"]
     assert [(one.result, one.name) for one in found] == [("unknown", f"attachment {network.path}")]
     assert "macvlan on ens5, which has ipvlan in other/net" in found[0].evidence
+
+
+def test_the_files_of_the_nodes_are_checked_like_an_inline_configuration(
+    server: Server, client: ApiClient
+) -> None:
+    """Here node1 has no route to node2's range, node3 no file, and node2 an old one."""
+    network = OPTIONS.networks[0]
+    template = json.dumps({"cniVersion": "1.0.0", "name": network.name, **STATIC} | {"ipam": SLICE})
+    data = {"template.conflist": template, "nodes": "node range\nnode1 10.9.1.0/24\nnode2 10.9.2.0/24\n"}
+    three = items(*LISTED[2]["items"], {"metadata": {"name": "node3"}, "status": READY})
+    late = daemon("node2") | {"status": {"conditions": []}}
+    server.answers = [
+        *(three, items(daemonset("kube-system")), items(*map(daemon, (*NODES, "node3")))),
+        *((200, {}, {"spec": {}}), (200, {}, {"data": data}), items(daemon("node1"), late), items()),
+    ]
+    title = f"attachment {network.path}"
+    found = [check for check in Installation(client, OPTIONS).checks() if check.name == title]
+    assert (found[0].result, found[0].evidence) == (
+        "ok",
+        "macvlan on ens5, addresses by host-local, cniVersion 1.0.0, files of 2 nodes",
+    )
+    assert {check.result for check in found[1:]} == {"unknown"}
+    said = "; ".join(check.evidence for check in found[1:])
+    assert "no route on node1 to the range of node2" in said
+    assert "no part of the range for node3" in said
+    assert "the file is missing or old on node2" in said
+    assert paths(server).count("/api/v1/namespaces/kube-system/configmaps/backend-network-slices") == 1

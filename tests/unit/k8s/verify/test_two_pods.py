@@ -20,7 +20,7 @@ from torchnet.k8s.verify.verification import judge_two
 from torchnet.network.attachment import NetworkAttachment
 
 NODES = ("node1", "node2")
-WITHOUT = {"cniVersion": "1.0.0", "master": "ens5", "ipam": {"type": "whereabouts"}}
+WITHOUT = {"cniVersion": "1.0.0", "master": "ens5", "ipam": {"type": "whereabouts", "range": "fd00::/64"}}
 GOOD = WITHOUT | {"type": "macvlan"}
 Said = tuple[dict[str, Any], dict[str, Any]]
 FIRST = (body(0, "node1"), state(0))
