@@ -132,12 +132,12 @@ def _stale_lines(addresses: AddressTable, network_name: str) -> Iterator[str]:
         return
     leases = [row.lease for row in addresses.stale if row.lease is not None and row.state == "gone"]
     yield ""
-    yield f"{counted(len(addresses.stale), 'stale lease')}: Whereabouts' reconciler releases those of pods that do not exist,"
+    stale = counted(len(addresses.stale), "stale lease")
+    yield f"{stale}: Whereabouts' reconciler releases those of pods that do not exist,"
     yield "with torchnet's manifests once a day."
     if not leases:
         return
-    yield f"To release {counted(len(leases), 'lease')} of pods that are gone now, if none of them still runs on a node that is"
-    yield "lost:"
+    yield f"To release {counted(len(leases), 'lease')} of pods that are gone now, if none still runs on a node that is lost:"
     for command in release_commands(leases, network_name):
         yield f"  {command}"
 

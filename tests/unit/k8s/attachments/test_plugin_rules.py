@@ -35,7 +35,12 @@ def tuned(settings: Any) -> dict[str, Any]:
         # It has nothing to do, and so does not look for a veth interface.
         *(config(plugin(), TUNING, {"type": "bandwidth"} | more) for more in ({}, {"ingressRate": 0})),
         config(plugin(), tuned({"net.ipv4.tcp_rmem": "4096 87380 6291456", "net/core/somaxconn": "9"})),
-        {"CNIVersion": "1.0.0", "Type": "ipvlan", "Master": "ens5", "IPAM": V4},  # Go reads names without case
+        {
+            "CNIVersion": "1.0.0",
+            "Type": "ipvlan",
+            "Master": "ens5",
+            "IPAM": V4,
+        },  # Go reads names without case
         config(cniVersion=None, cniVersions=["0.4.0", "1.0.0"]),
         config(name=None),
         single(plugin(linkInContainer=True, ipam=V4)),
