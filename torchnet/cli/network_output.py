@@ -137,7 +137,8 @@ def _stale_lines(addresses: AddressTable, network_name: str) -> Iterator[str]:
     yield "with torchnet's manifests once a day."
     if not leases:
         return
-    yield f"To release {counted(len(leases), 'lease')} of pods that are gone now, if none still runs on a node that is lost:"
+    gone = counted(len(leases), "lease")
+    yield f"To release {gone} of pods that are gone now, if none still runs on a node that is lost:"
     for command in release_commands(leases, network_name):
         yield f"  {command}"
 

@@ -65,18 +65,12 @@ Owned = tuple[int, AddressRange]
 def overlaps(ranges: Iterable[Owned]) -> Iterator[tuple[Owned, Owned]]:
     """Yield pairs of ranges of different owners that overlap: at most one for each range, and one if there are any."""
     last: Owned | None = None  # the one that ends last
-    rest: Owned | None = None  # the one of another owner that ends last
     for item in sorted(ranges, key=lambda item: (item[1].network.version, item[1].first)):
         owner, found = item
-        other = rest if last is not None and last[0] == owner else last
-        if other is not None and other[1].overlaps(found):
-            yield other, item
-        if last is None or last[1].network.version != found.network.version:
-            last, rest = item, None
-        elif found.last >= last[1].last:
-            last, rest = item, (last if last[0] != owner else rest)
-        elif owner != last[0] and (rest is None or found.last > rest[1].last):
-            rest = item
+        if last is not None and last[0] != owner and last[1].overlaps(found):
+            yield last, item
+        if last is None or last[1].network.version != found.network.version or found.last >= last[1].last:
+            last = item
 
 
 def interface(text: object, *, sloppy: bool = False) -> Interface:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from torchnet.errors import NetworkError
-from torchnet.k8s.attachments.cluster_state import ClusterState
+from torchnet.k8s.attachments.cluster_state import CONFIG_MAP, ClusterState
 from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.attachments.lint import check_definition
 from torchnet.k8s.attachments.shared_rules import check_shared
@@ -73,6 +73,8 @@ class Installation:
             yield Check(title, False, absent.text, absent.fix)
             return
         self._definitions[definition.path] = definition
+        while self._state.skipped:
+            yield unknown(title, self._state.skipped.pop(0), CONFIG_MAP.call("get", SYSTEM).question)
         count = None if self.choice is None else len(self.choice.usable) + len(self.choice.left_out)
         usable = None if self.choice is None else self.choice.usable
         yield from check_configuration(title, definition, count, usable)

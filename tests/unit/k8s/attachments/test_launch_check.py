@@ -264,7 +264,7 @@ def test_many_addresses_take_minutes_also_beside_a_shortage(store: Store, client
     (line,) = checked(client, 200, rails=rails)
     assert "the workers' 400 addresses take about 3 min 40 s" in line
     attach(store, config(plugin(ipam=POOL | {"range": "10.11.0.0/16", "node_slice_size": "/24"})), "n1")
-    assert checked(client, 200, rails=rails[:1]) == []
+    assert checked(client, 300, rails=rails[:1]) == []
     attach(store, config(plugin(ipam=POOL | {"range": "10.9.0.0/23"})))
     pool(store, *(f"ml/p{number}" for number in range(500)), name="10.9.0.0-23", network="10.9.0.0/23")
     running(store, *(f"p{number}" for number in range(500)))

@@ -251,3 +251,12 @@ def test_the_files_of_the_nodes_are_checked_like_an_inline_configuration(
     assert "no part of the range for node3" in said
     assert "the file is missing or old on node2" in said
     assert paths(server).count("/api/v1/namespaces/kube-system/configmaps/backend-network-slices") == 1
+
+
+def test_files_that_may_not_be_read_are_unknown(server: Server, client: ApiClient) -> None:
+    multus = (items(daemonset("kube-system")), RUNNING)
+    server.answers = [LISTED, *multus, (200, {}, {"spec": {}}), denied("get", "configmaps"), items()]
+    checks = list(Installation(client, OPTIONS).checks())
+    assert [check.result for check in checks] == ["ok", "ok", "unknown", "ok"]
+    assert "the files of the nodes are not checked: not allowed to get configmaps" in checks[2].evidence
+    assert checks[2].fix == "kubectl auth can-i get configmaps -n kube-system"
