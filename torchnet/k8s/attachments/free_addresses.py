@@ -11,7 +11,7 @@ from torchnet.k8s.attachments.address_pool import Pool, RangeUse, pool_name, ran
 from torchnet.k8s.attachments.address_table import AddressTable, address_table
 from torchnet.k8s.attachments.allocation_time import WAY_OUT, assignment_line
 from torchnet.k8s.attachments.cluster_state import ClusterState
-from torchnet.k8s.attachments.cni_config import text_of
+from torchnet.k8s.attachments.cni_config import CniConfig, text_of
 from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.text import printable
@@ -63,15 +63,19 @@ def check_addresses(state: ClusterState, client: ApiClient, need: Need) -> list[
         NetworkError: There are too few.
         ApiRefusal: The pools or pods cannot be read, for another reason than missing rights.
     """
-    own = [one for one in need.definitions if _allocates(one)]
+    own = {
+        one.path: one.parsed
+        for one in need.definitions
+        if one.parsed is not None and one.parsed.ipam_type == "whereabouts"
+    }
     # Nodes with parts of their own have a Lease each.
-    shared = [one for one in own if one.parsed is not None and slice_length(one.parsed) is None]
-    slow = assignment_line(need.workers * sum(need.rails[one.path] for one in shared))
+    shared = [path for path, config in own.items() if slice_length(config) is None]
+    slow = assignment_line(need.workers * sum(need.rails[path] for path in shared))
     return [*_shortage_lines(state, client, need, own), *([slow] if slow else [])]
 
 
 def _shortage_lines(
-    state: ClusterState, client: ApiClient, need: Need, own: Sequence[Definition]
+    state: ClusterState, client: ApiClient, need: Need, own: Mapping[str, CniConfig]
 ) -> list[str]:
     noted = len(state.skipped)
     attempt = 0
@@ -106,36 +110,30 @@ def _shortage_lines(
     )
 
 
-def _allocates(definition: Definition) -> bool:
-    return definition.parsed is not None and definition.parsed.ipam_type == "whereabouts"
-
-
-def _read_pools(state: ClusterState, own: Sequence[Definition]) -> list[Pool] | None:
+def _read_pools(state: ClusterState, own: Mapping[str, CniConfig]) -> list[Pool] | None:
     """Return the pools of the attachments; with node slices, the names of the nodes are part of the pools' names."""
-    if any(one.parsed is not None and slice_length(one.parsed) is not None for one in own):
+    if any(slice_length(config) is not None for config in own.values()):
         return state.pools()
-    return state.pools_of(
-        pool_name(use.range, text_of(one.parsed.ipam, "network_name"))
-        for one in own
-        if one.parsed is not None
-        for use in range_uses(one.parsed, ())
-    )
+    return state.pools_of(_name(use, config) for config in own.values() for use in range_uses(config, ()))
 
 
-def _shortages(own: Sequence[Definition], need: Need, pools: Sequence[Pool]) -> Iterator[_Shortage]:
+def _shortages(own: Mapping[str, CniConfig], need: Need, pools: Sequence[Pool]) -> Iterator[_Shortage]:
     """Yield the ranges with too few addresses; attachments with the same pool need its addresses together."""
     rails: Counter[tuple[str, int | None]] = Counter()
     uses: dict[tuple[str, int | None], tuple[str, RangeUse]] = {}
-    for one in own:
-        for use in range_uses(one.parsed, pools) if one.parsed is not None else ():
-            name = text_of(one.parsed.ipam, "network_name") if one.parsed is not None else ""
-            key = pool_name(use.range, name), use.slice_length
-            rails[key] += need.rails[one.path]
-            uses.setdefault(key, (one.path, use))
+    for path, config in own.items():
+        for use in range_uses(config, pools):
+            key = _name(use, config), use.slice_length
+            rails[key] += need.rails[path]
+            uses.setdefault(key, (path, use))
     for key, count in rails.items():
         path, use = uses[key]
         if use.free < need.workers * count:
             yield _Shortage(path, use, count)
+
+
+def _name(use: RangeUse, config: CniConfig) -> str:
+    return pool_name(use.range, text_of(config.ipam, "network_name"))
 
 
 def _describe(shortage: _Shortage, table: AddressTable, workers: int, *, is_read: bool) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torchnet.constants import RESOURCE_ANNOTATION
-from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse
+from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse, text_of
 from torchnet.k8s.attachments.definition import Definition, slices_name
 from torchnet.k8s.attachments.finding import (
     AddPlugin,
@@ -27,7 +27,7 @@ from torchnet.k8s.attachments.plugin_rules import check_plugins
 from torchnet.k8s.attachments.request_rules import Lookup, Request, check_request, request_body
 from torchnet.k8s.attachments.shared_rules import check_shared
 from torchnet.k8s.objects.builders import SYSTEM
-from torchnet.text import listed
+from torchnet.text import listed, printable
 
 _PLACEHOLDER = re.compile(r"\{\s*(?:\.\.\.|…)\s*\}")
 _ROUNDS = 5
@@ -154,6 +154,12 @@ def _node_findings(definition: Definition, nodes: int | None) -> list[Finding]:
         found = [
             replace(one, changes=()) for one in _config_findings(config, nodes, per_node=True, in_file=True)
         ]
+        name = text_of(config.body, "name")
+        if name and name != definition.name:
+            text = f'"{printable(name, 80)}" in the file of {printable(node, 80)} is not {definition.name}'
+            found.append(
+                refused(("name",), text, "Multus finds no file of the attachment's name", fix=_RENDER)
+            )
         if found:
             break
     return [*found, *check_nodes(definition.parsed_by_node)]
