@@ -145,6 +145,14 @@ def test_what_is_no_allocation_is_ignored_as_whereabouts_does(changes: dict[str,
     assert [lease.key for lease in found.leases] == (["2"] if changes["allocations"] else [])
 
 
+def test_an_offset_is_a_signed_number_of_64_bits() -> None:
+    """Whereabouts ignores larger ones, and so the upper half of a /64."""
+    body = pool("fd00---64", "fd00::/64", **{f"o{(1 << 63) - 1}": "ml/a", f"o{1 << 63}": "ml/b"})
+    found = read_pool(body)
+    assert found is not None
+    assert [lease.pod for lease in found.leases] == ["ml/a"]
+
+
 @pytest.mark.parametrize("body", [{}, {"spec": {"range": "x"}}, {"spec": {"range": None}, "metadata": None}])
 def test_an_object_that_is_no_pool(body: dict[str, Any]) -> None:
     assert read_pool(body) is None

@@ -219,11 +219,19 @@ def test_attachments_are_compared_with_those_of_other_namespaces(server: Server,
         }
 
     network = OPTIONS.networks[0]
+    files = {"metadata": {"name": "files", "namespace": "other"}, "spec": {}}
     own, other = named(network.namespace, network.name), named("other", "net", type="ipvlan")
-    server.answers = [LISTED, items(daemonset("kube-system")), RUNNING, attachment(STATIC), items(own, other)]
+    server.answers = [
+        LISTED,
+        items(daemonset("kube-system")),
+        RUNNING,
+        attachment(STATIC),
+        items(own, other, files),
+    ]
     found = [one for one in Installation(client, OPTIONS).checks() if one.result != "ok"]
     assert [(one.result, one.name) for one in found] == [("unknown", f"attachment {network.path}")]
     assert "macvlan on ens5, which has ipvlan in other/net" in found[0].evidence
+    assert not any("configmaps" in path for path in paths(server)), "the files of others are not read"
 
 
 def test_the_files_of_the_nodes_are_checked_like_an_inline_configuration(
