@@ -175,15 +175,25 @@ class ClusterState:
 
     def pools_of(self, names: Iterable[str]) -> list[Pool] | None:
         """Return the pools of these names; None if this user may not read them. One that does not exist is empty."""
-        found = []
+        bodies: list[Object] = []
         for name in dict.fromkeys(names):
             try:
-                found.append(read_pool(self._get(IP_POOL, SYSTEM, name)))
+                bodies.append(self._get(IP_POOL, SYSTEM, name))
             except ApiRefusal as error:
                 if error.status != 404:
                     self._skip(error, "Whereabouts' pools are not read")
                     return None
-        return [pool for pool in found if pool is not None]
+                bodies += self._pools_elsewhere(name)
+        return [pool for pool in map(read_pool, bodies) if pool is not None]
+
+    def _pools_elsewhere(self, name: str) -> list[Object]:
+        """Whereabouts may have been installed in another namespace; [] if this user may not search it."""
+        try:
+            return self._list(IP_POOL, "", fields=f"metadata.name={name}")
+        except ApiRefusal as error:
+            if error.status != 404 and not is_permission_error(error.status, error.message):
+                raise
+            return []
 
     def pods(self, namespaces: Iterable[str]) -> Pods:
         """Return the pods of all namespaces, or of those of ``namespaces`` that this user may list."""

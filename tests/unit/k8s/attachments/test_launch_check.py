@@ -306,6 +306,22 @@ def test_the_files_of_other_attachments_are_not_read(store: Store, client: ApiCl
     assert "ml/net has no spec" in line
 
 
+def test_whereabouts_may_be_in_another_namespace(store: Store, client: ApiClient) -> None:
+    """As on OpenShift. A pool of which nobody has an address does not exist."""
+    attach(store, config(plugin(ipam=POOL)))
+    pool(store, *(f"ml/p{number}" for number in range(13)))
+    running(store, *(f"p{number}" for number in range(13)))
+    (path,) = [one for one in store.objects if "ippools" in one]
+    body = store.objects.pop(path)
+    body["metadata"]["namespace"] = "openshift-multus"
+    store.objects[path.replace("kube-system", "openshift-multus")] = body
+    pool(store, name="other")
+    with pytest.raises(NetworkError, match="2 workers, 1 address free of 14"):
+        checked(client)
+    store.faults = [("GET", r"v1alpha1/ippools", forbidden("ippools"))]
+    assert checked(client) == []
+
+
 # -- what may not be read ------------------------------------------------------------------------------------------
 
 

@@ -60,19 +60,19 @@ NONE: Answer = (200, {}, {"items": []})  # what may be listed; the attachments a
 
 
 def test_a_range_that_is_too_small_for_all_rails_is_refused(server: Server, client: ApiClient) -> None:
-    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), NONE, MISSING, TAKEN]
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), NONE, MISSING, NONE, TAKEN]
     (line,) = check(client, OBJECTS, POD, ATTACHMENTS, 3)
     assert "net1 and net1 get addresses of 10.0.0.0/29" in line
     asked = [path.partition("?")[0] for _, _, path, _ in server.asked]
     assert len([path for path in asked if path.endswith("/backend-network")]) == 1, "it is read once"
     assert asked[5].endswith("/namespaces/kube-system/ippools/10.0.0.0-29")
-    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), NONE, MISSING]
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), NONE, MISSING, NONE]
     with pytest.raises(NetworkError, match="4 workers with 2 interfaces each, 6 addresses free of 6"):
         check(client, OBJECTS, POD, ATTACHMENTS, 4)
 
 
 def test_addresses_that_take_minutes_are_told(server: Server, client: ApiClient) -> None:
-    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/16"), NONE, MISSING, TAKEN]
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/16"), NONE, MISSING, NONE, TAKEN]
     line = check(client, OBJECTS, POD, ATTACHMENTS, 500)[-1]
     assert "the workers' 1000 addresses take about 9 min" in line
 
