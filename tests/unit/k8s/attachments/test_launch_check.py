@@ -318,6 +318,7 @@ def test_whereabouts_may_be_in_another_namespace(store: Store, client: ApiClient
     pool(store, name="other")
     with pytest.raises(NetworkError, match="2 workers, 1 address free of 14"):
         checked(client)
+    assert store.wanted("GET", r"v1alpha1/ippools\?.*metadata.name") == 1, "not all pools are read"
     store.faults = [("GET", r"v1alpha1/ippools", forbidden("ippools"))]
     assert checked(client) == []
 
