@@ -20,6 +20,7 @@ from tests.cluster.shell import ClusterFailure, run, wait_until
 
 PREFIX = ("nsenter", f"--net={namespace_file(CONTROL_PLANE)}")
 ETCD = "http://127.0.0.1:2379"
+COMMON = ("--leader-elect=false", "--authentication-skip-lookup")
 NAMES = ("etcd", "apiserver", "controller-manager", "scheduler", "coredns")
 
 
@@ -36,29 +37,39 @@ def kubectl(*arguments: str | Path, input: str | None = None, timeout: float = 1
 
 def up() -> None:
     """Start all five; the API server answers afterwards."""
+    start_etcd()
+    start_apiserver()
+    start_controllers()
+    programs = recipes.kubernetes.folder
+    start(
+        *("scheduler", *PREFIX, programs / "kube-scheduler", *COMMON),
+        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
+    )
+    start_dns()
+
+
+def start_etcd() -> None:
     peers = "http://127.0.0.1:2380"
     start(
         *("etcd", *PREFIX, "etcd", "--data-dir", RUN / "etcd", "--unsafe-no-fsync", "--logger=zap"),
         *("--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", peers),
         *("--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"),
     )
-    start_apiserver()
+
+
+def start_controllers(*names: str) -> None:
+    """Start the controller manager with the controllers of these names; without names, with its usual ones."""
     programs, root = recipes.kubernetes.folder, PKI / "ca.crt"
-    common = ("--leader-elect=false", "--authentication-skip-lookup")
     # A silent node is NotReady after 8 s: some four of its leases' renewals.
     start(
-        *("controller-manager", *PREFIX, programs / "kube-controller-manager", *common),
+        *("controller-manager", *PREFIX, programs / "kube-controller-manager", *COMMON),
         f"--kubeconfig={RUN / 'controller-manager.kubeconfig'}",
         *("--use-service-account-credentials", f"--service-account-private-key-file={PKI / 'sa.key'}"),
         *(f"--root-ca-file={root}", f"--cluster-signing-cert-file={root}"),
         f"--cluster-signing-key-file={PKI / 'ca.key'}",
         *("--node-monitor-period=1s", "--node-monitor-grace-period=8s"),
+        *([f"--controllers={','.join(names)}"] if names else []),
     )
-    start(
-        *("scheduler", *PREFIX, programs / "kube-scheduler", *common),
-        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
-    )
-    start_dns()
 
 
 def start_dns() -> None:
