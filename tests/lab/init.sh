@@ -22,7 +22,12 @@ TEXT
     [ -e $R/dev/$name ] || $B mknod -m 666 $R/dev/$name c $major $minor
 done
 for one in tmp run dev/shm; do $B mkdir -p $R/$one; $B mount -t tmpfs tmpfs $R/$one; done
-exec $B chroot $R /bin/busybox sh -c '
+# Not chroot alone: whoever enters a mount namespace would be back at the old root.
+cd $R
+$B mkdir -p former
+$B pivot_root . former
+exec $B chroot . /bin/busybox sh -c '
+    /bin/busybox umount -l /former
     export PATH=/usr/sbin:/sbin:/usr/bin:/bin HOME=/root PYTHONPATH=$folder
     ip link set lo up
     ip link set vec0 name eth0

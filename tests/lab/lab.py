@@ -9,7 +9,9 @@ import json
 import os
 import shutil
 import signal
+import sys
 from functools import partial
+from pathlib import Path
 
 from tests.cluster import control_plane, daemons, pki
 from tests.cluster import recipes as cluster
@@ -21,8 +23,10 @@ from tests.cluster.places import API_ADDRESS, CONTROL_PLANE, NODES, RUN, namespa
 from tests.cluster.shell import ClusterFailure, timed, wait_until
 from tests.lab import fabric, recipes
 from tests.lab.nodes import Node
+from tests.lab.preloaded import SOCKET
 from torchnet.linux import namespaces
 
+PRELOADED = Path(__file__).with_name("preloaded.py")
 PLUGINS = "/opt/cni/bin"
 CONFIGURATION = "/etc/cni/net.d"
 MULTUS = f"{CONFIGURATION}/00-multus.conflist"
@@ -58,7 +62,11 @@ def up() -> Lab:
             for node in lab.nodes:
                 node.boot()
             together([_start_control_plane, *(node.wait for node in lab.nodes)])
+            for node in lab.nodes:
+                node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
             together([partial(_install, node) for node in lab.nodes])
+            for node in lab.nodes:
+                wait_until(f"{node}'s PyTorch", 120, lambda node=node: node.ask("test", "-S", SOCKET).code == 0, 0.5)  # type: ignore[misc]
     except BaseException:
         down()
         raise

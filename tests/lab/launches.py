@@ -17,6 +17,7 @@ from torchnet import constants
 from torchnet.constants import INDEX_LABEL, RUN_LABEL
 
 SCRIPT = Path(__file__).with_name("all_reduce.py")
+PRELOADED = SCRIPT.with_name("preloaded.py")
 TIMEOUT = 120.0
 _RECEIPT = re.compile(r"^torchnet: receipt: (\{.*\})$", re.MULTILINE)
 
@@ -65,7 +66,8 @@ def launch(pods: list[Pod], script: Path = SCRIPT, *, start_timeout: float = 60)
         words = [sys.executable, "-m", "torchnet", "agent", "--nnodes", str(len(pods)), "--node-rank", str(rank)]
         words += ["--name", pod.name, "--run-id", pod.run, "--status-dir", f"{STATUS_DIR}/{pod.name}"]
         words += ["--attachment", f"{pod.namespace}/{pod.network}@net1", "--rank0-names", pod.run]
-        words += ["--start-timeout", f"{start_timeout:g}", "--termination-log", "", str(script)]
+        words += ["--start-timeout", f"{start_timeout:g}", "--termination-log", ""]
+        words += ["--no-python", sys.executable, "-S", str(PRELOADED), "run", str(script)]
         environment = {
             "PYTHONPATH": str(ROOT),
             "TORCHNET_TOKEN": "of the lab",

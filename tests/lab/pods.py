@@ -23,6 +23,7 @@ from torchnet.constants import INDEX_LABEL, NETWORKS_ANNOTATION, NETWORKS_FILE, 
 
 IMAGE = "localhost/torchnet/none:1"  # nothing runs it
 STATUS_DIR = "/run/pods"
+ATTEMPTS = 3  # on a busy machine Multus gives up waiting for the API server
 
 
 @dataclass
@@ -95,12 +96,18 @@ class Pod:
         return self.uid.replace("-", "") * 2
 
     def add(self) -> None:
-        """Make the sandbox and its networks; ClusterFailure with the plugin's error."""
-        self.node.run("ip", "netns", "add", self.name)
-        self.node.run("ip", "-n", self.name, "link", "set", "lo", "up")
-        answer = self.plugin("ADD")
-        if answer.code:
-            raise ClusterFailure(f"ADD of {self.name} on {self.node}: {answer.stdout}{answer.stderr}")
+        """Make the sandbox and its networks; ClusterFailure with the plugin's error, as often as `ATTEMPTS` times."""
+        for attempt in range(ATTEMPTS):
+            self.node.run("ip", "netns", "add", self.name)
+            self.node.run("ip", "-n", self.name, "link", "set", "lo", "up")
+            answer = self.plugin("ADD")
+            if answer.code == 0:
+                break
+            # As the kubelet does: it tears down what there is of a sandbox, and makes another one.
+            self.plugin("DEL")
+            self.node.run("ip", "netns", "delete", self.name)
+            if attempt == ATTEMPTS - 1:
+                raise ClusterFailure(f"ADD of {self.name} on {self.node}: {answer.stdout}{answer.stderr}")
         self.address = json.loads(answer.stdout)["ips"][0]["address"].partition("/")[0]
         value = {"status": {"phase": "Running", "podIP": self.address, "podIPs": [{"ip": self.address}]}}
         patch = ("patch", "pod", self.name, "-n", self.namespace, "--subresource=status", "-p")
@@ -110,6 +117,8 @@ class Pod:
         for file, annotation in ((STATUS_FILE, STATUS_ANNOTATION), (NETWORKS_FILE, NETWORKS_ANNOTATION)):
             self.node.write(f"{STATUS_DIR}/{self.name}/{file}", annotations.get(annotation, ""))
         self.node.write(f"/etc/netns/{self.name}/resolv.conf", resolv_conf(self.namespace))
+        # Of its own, as a container has it: the agent adds its peers.
+        self.node.write(f"/etc/netns/{self.name}/hosts", f"127.0.0.1 localhost\n{self.address} {self.name}\n")
 
     def check(self) -> None:
         """ClusterFailure if a plugin does not find what it has made."""
