@@ -1,7 +1,8 @@
 """The lab, by hand: build it, look around in it, and make the table of docs/attachments.md.
 
     python -m tests.lab build          build what is missing
-    python -m tests.lab run FILE       bring it up, make the table, write it as JSON, take it down
+    python -m tests.lab run FILE [PART OF A ROW'S NAME]
+                                       bring it up, make the table, write it as JSON, take it down
     python -m tests.lab up | down      for looking around
     python -m tests.lab node NODE WORD ...   a command on a node of a lab that is up
 """
@@ -34,11 +35,11 @@ def main(arguments: list[str]) -> int:
                 print(answer.stdout, end="")
                 print(answer.stderr, end="", file=sys.stderr)
                 return answer.code
-            case ["run", file]:
+            case ["run", file, *only]:
                 from tests.lab import experiments
 
                 recipes.build()
-                experiments.run(Path(file))
+                experiments.run(Path(file), " ".join(only))
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2

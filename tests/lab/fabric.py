@@ -72,7 +72,7 @@ def only_known_mac(node: str, *, enabled: bool) -> None:
     if enabled:
         inside(FABRIC, "bridge", "fdb", "replace", *own.split())
     # Learned addresses would still be let through.
-    inside(FABRIC, "bridge", "fdb", "flush", "dev", port, "dynamic")
+    inside(FABRIC, *f"ip link set dev {port} type bridge_slave fdb_flush".split())
     inside(FABRIC, *f"bridge link set dev {port} learning {off} flood {off} locked {on}".split())
 
 

@@ -62,9 +62,9 @@ def up() -> Lab:
             for node in lab.nodes:
                 node.boot()
             together([_start_control_plane, *(node.wait for node in lab.nodes)])
+            together([partial(_install, node) for node in lab.nodes])
             for node in lab.nodes:
                 node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
-            together([partial(_install, node) for node in lab.nodes])
             for node in lab.nodes:
                 wait_until(f"{node}'s PyTorch", 120, lambda node=node: node.ask("test", "-S", SOCKET).code == 0, 0.5)  # type: ignore[misc]
     except BaseException:
@@ -125,15 +125,13 @@ def _install(node: Node) -> None:
     }
     node.write(f"{ACCOUNT}/token", token("multus"), 0o600)
     entry = cluster.multus.folder / "thin_entrypoint"
-    folders = ("--multus-autoconfig-dir=/host/etc/cni/net.d", "--cni-conf-dir=/host/etc/cni/net.d")
+    folders = "--multus-autoconfig-dir=/host/etc/cni/net.d --cni-conf-dir=/host/etc/cni/net.d"
     # It would watch the token for ever.
-    said = node.ask("timeout", "3", entry, "--multus-conf-file=auto", *folders, env=environment)
-    if node.ask("test", "-s", MULTUS).code:
-        raise ClusterFailure(f"{node.name}: Multus has written no {MULTUS}: {said.stdout}{said.stderr}")
+    script = f"{entry} --multus-conf-file=auto {folders} & until test -s {MULTUS}; do sleep 0.1; done; kill $!"
+    node.run("sh", "-c", script, env=environment)
     node.write(f"{ACCOUNT}/token", token("whereabouts"), 0o600)
     folder = cluster.whereabouts.folder
     node.run("cp", folder / "lib.sh", folder / "whereabouts", "/")
     own = {"NODENAME": node.name, "WHEREABOUTS_NAMESPACE": "kube-system", "SLEEP": "false"}
-    script = ("/bin/busybox", "sh", folder / "install-cni.sh")
-    node.run(*script, env=environment | own)
+    node.run("/bin/busybox", "sh", folder / "install-cni.sh", env=environment | own)
     node.run("rm", "-rf", ACCOUNT)

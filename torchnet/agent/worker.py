@@ -9,10 +9,12 @@ any ─ Stop, or a failure without a coordinator ─> STOPPING ─┬─ Over �
 
 from __future__ import annotations
 
+import os
 import socket
 from enum import Enum
 from pathlib import Path
 
+from torchnet import constants
 from torchnet.agent import etc_hosts, failures, messages, rdma_check, receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
@@ -295,7 +297,8 @@ class Worker:
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else len(peers) * len(self._join.rails)
-            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths))
+            view = preflight.view(os.environ.get(constants.HOST_VARIABLE, "")) if problems else None
+            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths, view))
 
         def notice(text: str) -> None:
             if own == 0:  # one warning for the job: its hosts are usually alike

@@ -25,6 +25,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
 # Addresses for documentation (RFC 5737, RFC 3849): only a default route leads there.
 _ELSEWHERE: dict[Literal[4, 6], str] = {4: "192.0.2.1", 6: "2001:db8:ffff:ffff::1"}
+_IPVLAN_MODES = ("l2", "l3", "l3s")  # enum ipvlan_mode (include/uapi/linux/if_link.h)
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
@@ -192,6 +193,20 @@ def route(
         names = dict(socket.if_nameindex())
     source = socket.inet_ntop(family, found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else ""
     return Route(names.get(index, f"interface {index}"), source, not {_RTA_GATEWAY, _RTA_VIA} & found.keys())
+
+
+def link_types(netlink: Netlink | None = None) -> dict[str, tuple[str, str]]:
+    """Return each interface's kind, as ``ip -d link`` shows it ("" for a card), and an ipvlan's mode, by name."""
+    with _Borrowed(netlink) as nl:
+        links = [_decoded(ifinfmsg, message) for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0))]
+    found = {}
+    for link in links:
+        kind = _kind(link) or ""
+        data = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA") if kind == "ipvlan" else None
+        number = data.get_attr("IFLA_IPVLAN_MODE") if data else None
+        mode = _IPVLAN_MODES[number] if number is not None and number < len(_IPVLAN_MODES) else ""
+        found[link.get_attr("IFLA_IFNAME")] = kind, mode
+    return found
 
 
 def default_interface(family: Literal[4, 6] = 4) -> str:
