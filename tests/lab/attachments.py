@@ -75,6 +75,9 @@ def _run_daemon(node: Node, daemon: dict[str, Any], config_map: dict[str, Any]) 
     (container,) = daemon["spec"]["template"]["spec"]["containers"]
     environment = {one["name"]: one.get("value", node.name) for one in container["env"]}
     node.run("mkdir", "-p", environment["TARGET"].rpartition("/")[0])
-    environment["SCRIPT"], environment["PROBE"] = container["command"][2], container["readinessProbe"]["exec"]["command"][2]
+    environment["SCRIPT"], environment["PROBE"] = (
+        container["command"][2],
+        container["readinessProbe"]["exec"]["command"][2],
+    )
     script = 'busybox sh -c "$SCRIPT" & until busybox sh -c "$PROBE"; do sleep 0.1; done; kill $!'
     node.run("busybox", "sh", "-c", script, env=environment)

@@ -1,8 +1,8 @@
 """The table of attachments, each cell an all-reduce that ran or a refusal, and what belongs to it: routes, MAC filters.
 
-One boot for all; for a row one launch of four workers, two pods on each node. Its receipt has the bytes of each pair, so
-that it fills both cells: pairs on one node, and pairs across nodes. Where that launch is refused, two workers on one node
-are launched beside it.
+One boot for all; for a row one launch of four workers, two pods on each node. Its receipt has the bytes of each pair,
+so that it fills both cells: pairs on one node, and pairs across nodes. Where that launch is refused, two workers on one
+node are launched beside it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ def case(kind: str, mode: str, ipam: str) -> Case:
     elif ipam == "host-local":
         # l3 without gateways: the launch names the missing routes; l3s with them: the manifest adds them.
         words += ["--range", WIDE, *sliced(WIDE_PARTS, gateways=SEGMENT if mode == "l3s" else None)]
-        made.note = "its manifest adds the routes (`via=`)" if mode == "l3s" else "after the routes that the refusal names"
+        made.note = (
+            "its manifest adds the routes (`via=`)"
+            if mode == "l3s"
+            else "after the routes that the refusal names"
+        )
     objects = attachments.printed(*words)
     if isinstance(objects, Refusal):
         made.refused_manifest = objects.text
@@ -94,7 +98,12 @@ def case(kind: str, mode: str, ipam: str) -> Case:
 @contextmanager
 def routes_between(parts: dict[str, str], up: Lab) -> Iterator[None]:
     """Routes on each node to the other one's part."""
-    todo = [(node, part, SEGMENT[other]) for node in up.nodes for other, part in parts.items() if other != node.name]
+    todo = [
+        (node, part, SEGMENT[other])
+        for node in up.nodes
+        for other, part in parts.items()
+        if other != node.name
+    ]
     for node, part, gateway in todo:
         node.run("ip", "-6", "route", "replace", part, "via", gateway, "dev", "ens5")
     try:
@@ -137,7 +146,13 @@ class Table:
         launches.service(run)
         with made.prepared(self.lab), attachments.installed(self.lab, made.objects):
             four = [
-                Pod(f"{run}-{rank}", self.lab.nodes[rank // 2], rank, run, ips=tuple(made.ips[rank : rank + 1]))
+                Pod(
+                    f"{run}-{rank}",
+                    self.lab.nodes[rank // 2],
+                    rank,
+                    run,
+                    ips=tuple(made.ips[rank : rank + 1]),
+                )
                 for rank in range(4)
             ]
             try:
@@ -171,7 +186,9 @@ class Table:
         found["seconds"] = round(time.monotonic() - began, 1)
         self.found["rows"].append(found)
         self.save()
-        say(f"{name}: {found.get('same')} {found.get('across')} {found.get('error', '')} ({found['seconds']} s)")
+        say(
+            f"{name}: {found.get('same')} {found.get('across')} {found.get('error', '')} ({found['seconds']} s)"
+        )
 
     def _with_routes(self, four: list[Pod], refused: Outcome, found: dict[str, Any]) -> Outcome:
         """Run the commands that the refusal names, each on the node that it names, and launch again."""
@@ -192,7 +209,7 @@ class Table:
                 self.lab.node(node).ask("ip", "-6", "route", "delete", command.split()[4])
 
     def filtered(self) -> None:
-        """macvlan where a port passes only the card's own MAC address: without and with promiscuous mode; and ipvlan."""
+        """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode; ipvlan."""
         found: dict[str, Any] = {}
         self.found["experiments"]["mac_filter"] = found
         made = case("macvlan", "bridge", "static")
@@ -251,17 +268,25 @@ def behind_router(up: Lab) -> Iterator[None]:
     finally:
         for node in up.nodes:
             node.ask("ip", "-6", "route", "delete", WIDE)
-            node.ask("ip", "address", "delete", f"fcbb:0:800:{fabric.number(node.name)}::11/64", "dev", "ens5")
+            node.ask(
+                "ip", "address", "delete", f"fcbb:0:800:{fabric.number(node.name)}::11/64", "dev", "ens5"
+            )
             fabric.connect(node.name, "back")
 
 
 def cells(four: list[Pod], outcome: Outcome) -> dict[str, Any]:
     """Both cells of a launch: pairs on one node, and pairs across nodes."""
     if outcome.code:
-        return {"across": {"result": "refused", "reason": outcome.failure or outcome.logs[0][-600:]}, "same": {"result": "?"}}
+        return {
+            "across": {"result": "refused", "reason": outcome.failure or outcome.logs[0][-600:]},
+            "same": {"result": "?"},
+        }
     place = {pod.name: pod.node.name for pod in four}
     paths = _PATHS.search(outcome.logs[0])
-    found: dict[str, Any] = {"mtu": int(paths[3]) if paths else None, "share": outcome.receipt["backend_share"]}
+    found: dict[str, Any] = {
+        "mtu": int(paths[3]) if paths else None,
+        "share": outcome.receipt["backend_share"],
+    }
     found["all_paths"] = bool(paths) and paths[1] == paths[2]
     for cell, across in (("same", False), ("across", True)):
         carried = {"net1": 0, "other": 0}

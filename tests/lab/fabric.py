@@ -1,17 +1,28 @@
 """The cables between the nodes' kernels: taps and bridges in the namespace ``fabric``, and the control plane's network.
 
-    cp      eth0 172.31.0.1   ──┐
-    node1   eth0 172.31.0.11  ──┼── mgmt
-    node2   eth0 172.31.0.12  ──┘
+cp      eth0 172.31.0.1   ──┐
+node1   eth0 172.31.0.11  ──┼── mgmt
+node2   eth0 172.31.0.12  ──┘
 
-    one segment:  node1 ens5 ── back ── node2 ens5
-    routed:       node1 ens5 ── back1 ── router ── back2 ── node2 ens5
+one segment:  node1 ens5 ── back ── node2 ens5
+routed:       node1 ens5 ── back1 ── router ── back2 ── node2 ens5
 """
 
 from __future__ import annotations
 
-from tests.cluster.places import API_ADDRESS, CONTROL_PLANE, CP_ADDRESS, DNS_ADDRESS, FABRIC, NODES, namespace
-from tests.cluster.places import namespace_file, node_address, pod_range
+from tests.cluster import network
+from tests.cluster.places import (
+    API_ADDRESS,
+    CONTROL_PLANE,
+    CP_ADDRESS,
+    DNS_ADDRESS,
+    FABRIC,
+    NODES,
+    namespace,
+    namespace_file,
+    node_address,
+    pod_range,
+)
 from tests.cluster.shell import run
 
 ROUTER = "router"
@@ -38,9 +49,7 @@ def router_address(node: str) -> str:
 
 
 def make() -> None:
-    for name in NAMES:
-        run("ip", "netns", "add", namespace(name))
-        ip(name, "link set lo up")
+    network.add(NAMES)
     ip(FABRIC, "link add mgmt type bridge", "link set mgmt up")
     for bridge in ("back", "back1", "back2"):
         # No snooping of multicast groups: neighbour discovery must reach ports that have joined none yet.
@@ -82,14 +91,7 @@ def inside(host: str, *command: str) -> str:
 
 def remove() -> None:
     """All of it; what is not there is no error."""
-    for name in NAMES:
-        if namespace_file(name).exists():
-            run("ip", "netns", "delete", namespace(name))
-
-
-def in_the_way() -> list[str]:
-    """Namespaces of these names that are there already."""
-    return [namespace(name) for name in NAMES if namespace_file(name).exists()]
+    network.remove(NAMES)
 
 
 def ip(host: str, *lines: str) -> None:

@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.cluster import control_plane, daemons, pki
+from tests.cluster import control_plane, daemons, network, pki
 from tests.cluster import recipes as cluster
 from tests.cluster.addons import MANIFESTS
 from tests.cluster.control_plane import kubectl
@@ -32,7 +32,11 @@ CONFIGURATION = "/etc/cni/net.d"
 MULTUS = f"{CONFIGURATION}/00-multus.conflist"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 # Only what pods of the lab need: others would evict pods from nodes without a kubelet.
-CONTROLLERS = ("serviceaccount-controller", "endpointslice-controller", "root-ca-certificate-publisher-controller")
+CONTROLLERS = (
+    "serviceaccount-controller",
+    "endpointslice-controller",
+    "root-ca-certificate-publisher-controller",
+)
 
 
 class Lab:
@@ -51,7 +55,7 @@ def up() -> Lab:
         raise ClusterFailure("the lab is not built: python -m tests.lab build")
     if RUN.exists():
         raise ClusterFailure("a lab is up on this machine, or was left: python -m tests.lab down")
-    if taken := fabric.in_the_way():
+    if taken := network.in_the_way(fabric.NAMES):
         raise ClusterFailure(f"network namespaces of these names are there already: {', '.join(taken)}")
     lab = Lab()
     try:
@@ -66,7 +70,9 @@ def up() -> Lab:
             for node in lab.nodes:
                 node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
             for node in lab.nodes:
-                wait_until(f"{node}'s PyTorch", 120, lambda node=node: node.ask("test", "-S", SOCKET).code == 0, 0.5)  # type: ignore[misc]
+                wait_until(
+                    f"{node}'s PyTorch", 120, lambda node=node: node.ask("test", "-S", SOCKET).code == 0, 0.5
+                )  # type: ignore[misc]
     except BaseException:
         down()
         raise
@@ -127,7 +133,9 @@ def _install(node: Node) -> None:
     entry = cluster.multus.folder / "thin_entrypoint"
     folders = "--multus-autoconfig-dir=/host/etc/cni/net.d --cni-conf-dir=/host/etc/cni/net.d"
     # It would watch the token for ever.
-    script = f"{entry} --multus-conf-file=auto {folders} & until test -s {MULTUS}; do sleep 0.1; done; kill $!"
+    script = (
+        f"{entry} --multus-conf-file=auto {folders} & until test -s {MULTUS}; do sleep 0.1; done; kill $!"
+    )
     node.run("sh", "-c", script, env=environment)
     node.write(f"{ACCOUNT}/token", token("whereabouts"), 0o600)
     folder = cluster.whereabouts.folder

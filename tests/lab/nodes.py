@@ -13,7 +13,16 @@ from typing import Any
 
 from tests.cluster import daemons
 from tests.cluster.addons import ROOT
-from tests.cluster.places import CP_ADDRESS, FABRIC, NODES, RUN, SERVICES, namespace_file, node_address, pod_range
+from tests.cluster.places import (
+    CP_ADDRESS,
+    FABRIC,
+    NODES,
+    RUN,
+    SERVICES,
+    namespace_file,
+    node_address,
+    pod_range,
+)
 from tests.cluster.shell import ClusterFailure, wait_until
 from tests.lab import fabric
 from tests.lab import versions as v
@@ -79,7 +88,9 @@ class Node:
         answer = self.ask(*command, timeout=timeout, **more)
         if answer.code:
             said = (answer.stderr.strip() or answer.stdout.strip())[-4000:]
-            raise ClusterFailure(f"{self.name}: code {answer.code} from {' '.join(map(str, command))}\n{said}")
+            raise ClusterFailure(
+                f"{self.name}: code {answer.code} from {' '.join(map(str, command))}\n{said}"
+            )
         return answer.stdout
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:

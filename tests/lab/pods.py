@@ -19,7 +19,14 @@ from tests.cluster.places import DNS_ADDRESS
 from tests.cluster.shell import ClusterFailure
 from tests.lab.lab import MULTUS, PLUGINS
 from tests.lab.nodes import Answer, Node
-from torchnet.constants import INDEX_LABEL, NETWORKS_ANNOTATION, NETWORKS_FILE, RUN_LABEL, STATUS_ANNOTATION, STATUS_FILE
+from torchnet.constants import (
+    INDEX_LABEL,
+    NETWORKS_ANNOTATION,
+    NETWORKS_FILE,
+    RUN_LABEL,
+    STATUS_ANNOTATION,
+    STATUS_FILE,
+)
 
 IMAGE = "localhost/torchnet/none:1"  # nothing runs it
 STATUS_DIR = "/run/pods"

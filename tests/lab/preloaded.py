@@ -1,8 +1,8 @@
-"""A Python that has imported PyTorch once for all workers of a node: there an import takes 10 s and more of a processor.
+"""A Python that has imported PyTorch once for all workers of a node, where an import takes 10 s and more.
 
-    preloaded.py serve            on the node, from its start on
-    preloaded.py run SCRIPT       in place of `python SCRIPT`: a fork of the server runs it, in the network, with the
-                                  files, the environment and the output of this process, whose exit code is the script's
+preloaded.py serve            on the node, from its start on
+preloaded.py run SCRIPT       in place of `python SCRIPT`: a fork of the server runs it, in the network, with the
+                              files, the environment and the output of this process, whose exit code is the script's
 """
 
 from __future__ import annotations

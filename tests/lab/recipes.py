@@ -13,7 +13,6 @@ from tests.cluster.parts import Part, locked
 from tests.cluster.shell import run
 from tests.lab import versions as v
 
-
 MODULE = f"module torchnet.test/plugins\ngo {golang.WANTED}\nrequire {v.PLUGINS_MODULE} {v.PLUGINS_VERSION}\n"
 
 
@@ -33,7 +32,9 @@ def _plugins(folder: Path) -> None:
     shutil.rmtree(source)
 
 
-plugins = Part("cni-plugins", "\n".join([MODULE, json.dumps(v.PLUGINS), inspect.getsource(_plugins)]), _plugins)
+plugins = Part(
+    "cni-plugins", "\n".join([MODULE, json.dumps(v.PLUGINS), inspect.getsource(_plugins)]), _plugins
+)
 
 
 def built() -> bool:

@@ -404,7 +404,8 @@ def _view(value: object) -> PathView | None:
             for one in _items(value["links"])
         )
         silent, heard = (
-            tuple((_count(peer), _count(rail)) for peer, rail in _items(value[key])) for key in ("silent", "heard")
+            tuple((_count(peer), _count(rail)) for peer, rail in _items(value[key]))
+            for key in ("silent", "heard")
         )
         return PathView(_text(value["host"]), links, silent, heard)
     except (KeyError, TypeError, ValueError) as error:

@@ -25,7 +25,9 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
 # Addresses for documentation (RFC 5737, RFC 3849): only a default route leads there.
 _ELSEWHERE: dict[Literal[4, 6], str] = {4: "192.0.2.1", 6: "2001:db8:ffff:ffff::1"}
-_IPVLAN_MODES = ("l2", "l3", "l3s")  # enum ipvlan_mode (include/uapi/linux/if_link.h)
+# include/uapi/linux/if_link.h
+_IFINFOMSG_SIZE, _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_IPVLAN_MODE = 16, 3, 18, 1, 2, 1
+_IPVLAN_MODES = ("l2", "l3", "l3s")  # enum ipvlan_mode
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
@@ -197,15 +199,16 @@ def route(
 
 def link_types(netlink: Netlink | None = None) -> dict[str, tuple[str, str]]:
     """Return each interface's kind, as ``ip -d link`` shows it ("" for a card), and an ipvlan's mode, by name."""
-    with _Borrowed(netlink) as nl:
-        links = [_decoded(ifinfmsg, message) for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0))]
     found = {}
-    for link in links:
-        kind = _kind(link) or ""
-        data = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA") if kind == "ipvlan" else None
-        number = data.get_attr("IFLA_IPVLAN_MODE") if data else None
-        mode = _IPVLAN_MODES[number] if number is not None and number < len(_IPVLAN_MODES) else ""
-        found[link.get_attr("IFLA_IFNAME")] = kind, mode
+    with _Borrowed(netlink) as nl:
+        # Not with pyroute2, which names two of the three modes.
+        for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0)):
+            link = attributes(message, HEADER.size + _IFINFOMSG_SIZE)
+            about = attributes(link.get(_IFLA_LINKINFO, b""), 0)
+            kind = about.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace")
+            number = attributes(about.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE) if kind == "ipvlan" else None
+            mode = dict(enumerate(_IPVLAN_MODES)).get(int.from_bytes(number, sys.byteorder), "") if number else ""
+            found[link.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")] = kind, mode
     return found
 
 

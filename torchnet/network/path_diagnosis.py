@@ -79,7 +79,11 @@ def explain(table: PeerTable, views: Mapping[int, PathView]) -> list[str]:
         if view.links[rail].routed:
             networks = [_network(table, rank, rail, views) for rank in (own, peer)]
             group = _Group(
-                host or _node_of(table, own), other or _node_of(table, peer), networks[1], rail, len(set(networks)) == 1
+                host or _node_of(table, own),
+                other or _node_of(table, peer),
+                networks[1],
+                rail,
+                len(set(networks)) == 1,
             )
             routed.setdefault(group, []).append(name)
         elif view.links[rail].kind == "macvlan" and host and other:

@@ -22,6 +22,7 @@ from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
+from torchnet.network.path_diagnosis import LinkType, PathView
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 
@@ -163,6 +164,26 @@ def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
         assert "fix: raise the MTU" in narrow
         assert away.startswith("node-0 lo to node-3 (127.0.0.4): not reached from 127.0.0.1 within")
         assert "fix: ping -I lo 127.0.0.4 on node-0" in away
+    finally:
+        one.close()
+        loop.close()
+
+
+def test_the_view_has_what_was_silent_and_who_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = EventLoop()
+    one = Preflight(loop, b"k", (rail(),), port=0, loopback=True)
+    one._table = PeerTable(
+        tuple(
+            PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(4)
+        )
+    )
+    monkeypatch.setattr(preflight.rtnetlink, "link_types", lambda: {"lo": ("ipvlan", "l3")})
+    try:
+        one._probes = [preflight._Probe(1, 0, answered=True), preflight._Probe(2, 0, narrow=True)]
+        assert one.view("n") is None  # there is another reason
+        one._probes += [preflight._Probe(3, 0), preflight._Probe(3, 0, strange="rail 1, 127.0.0.9")]
+        one._heard = {("127.0.0.2", 0), ("127.0.0.4", 0), ("127.0.0.2", 1), ("10.0.0.1", 0)}
+        assert one.view("n") == PathView("n", (LinkType("ipvlan", "l3", 8),), ((3, 0),), ((1, 0), (3, 0)))
     finally:
         one.close()
         loop.close()

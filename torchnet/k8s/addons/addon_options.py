@@ -12,7 +12,15 @@ from torchnet.config.k8s_syntax import parse_image, parse_registry, parse_subdom
 from torchnet.config.parsing import parse_label
 from torchnet.config.pod_user import PodUser, parse_id, parse_run_as, pod_user
 from torchnet.errors import UsageError
-from torchnet.k8s.addons.ip_ranges import Address, Network, overlap, parse_address, parse_part, parse_range, within
+from torchnet.k8s.addons.ip_ranges import (
+    Address,
+    Network,
+    overlap,
+    parse_address,
+    parse_part,
+    parse_range,
+    within,
+)
 from torchnet.text import printable
 
 MULTUS, WHEREABOUTS, BACKEND = "multus-install", "whereabouts-install", "backend-network"
@@ -185,8 +193,8 @@ def _gateways(options: Options) -> list[str]:
         for other in options.slices:
             if via.version == other.part.version and via in other.part:
                 problems.append(
-                    f"--slice {node}: via={via} is in the range {other.part} of {other.node}'s pods; valid: the address "
-                    "of the node itself"
+                    f"--slice {node}: via={via} is in the range {other.part} of {other.node}'s pods; valid: the "
+                    "address of the node itself"
                 )
     return problems
 
@@ -308,8 +316,8 @@ TABLE = (
            (BACKEND,), repeat=True),
     Option("ipam", "--ipam", "|".join(IPAMS), "IPAM plugin. [whereabouts]", _one_of(*IPAMS),
            (BACKEND, EXAMPLE)),
-    Option("slices", "--slice", "NODE=CIDR[,via=IP]", "Range of one node, for host-local; via: the node's own address on "
-           "the backend, for --mode l3 and l3s. Repeatable.", _slice, (BACKEND,), repeat=True),
+    Option("slices", "--slice", "NODE=CIDR[,via=IP]", "Range of one node, for host-local; via: the node's own address "
+           "on the backend, for --mode l3 and l3s. Repeatable.", _slice, (BACKEND,), repeat=True),
     Option("mtu", "--mtu", "BYTES", "MTU of net1. [the MTU of --master]", _whole(1280, 65535), (BACKEND,)),
     Option("log_file", "--log-file", "FILE", "Log file of Whereabouts on each node.", _path,
            (BACKEND,)),

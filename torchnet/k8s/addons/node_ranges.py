@@ -36,8 +36,8 @@ FILENAME == ARGV[1] { if ($1 "" == node) { found = 1; for (i in place) value[i] 
 END { exit code }
 """
 _FILLED = f'awk -v node="$NODE_NAME" "$FILL" "$SLICES/{NODES}" "$SLICES/{TEMPLATE}"'
-# In the l3 modes with gateways: an awk program that prints each other node's range and gateway, columns 2 and 3. A route
-# that is there is left alone: replacing it would make the kernel look up all connections' routes anew.
+# In the l3 modes with gateways: an awk program that prints each other node's range and gateway, columns 2 and 3. A
+# route that is there is left alone: replacing it would make the kernel look up all connections' routes anew.
 OTHERS = 'NR > 1 && $1 "" != node && NF > 2 { print $2, $3 }'
 _ROUTES = f"""\
   awk -v node="$NODE_NAME" "$OTHERS" "$SLICES/{NODES}" | while read -r part via; do

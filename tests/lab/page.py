@@ -1,0 +1,155 @@
+"""docs/attachments.md: the lab's results as a page."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+FILE = "docs/attachments.md"
+LEAST_SHARE = 0.99
+VERSIONS = "Tried with "  # the line that may differ from one machine to another
+
+_HEAD = f"""\
+# Attachments
+
+<!-- Written by the tests (tests/lab/page.py): TESTS_OF_TORCHNET_UPDATE_GOLDEN=1 python -m pytest tests/lab -->
+
+Each cell ran between two nodes with kernels of their own (user-mode Linux), where the real Multus, Whereabouts and CNI
+plugins were called as a container runtime calls them: ADD, CHECK, DEL. No kubelet took part. The attachments are those
+that `torchnet manifests backend-network` prints, unless the last column says otherwise.
+
+*Works* means: the preflight reached each peer in packets of the full MTU, an all-reduce over Gloo had the right result,
+and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the launch ended
+with exit code 4 before a script started.
+"""
+_L3 = """\
+## ipvlan in mode l3 or l3s
+
+In these modes the node routes, and pods do not answer neighbour discovery. So each node needs a range of its own, and a
+route to the range of each other node. Pods cannot see their node's routes; if the preflight gets no answer, torchnet
+compares what both ends saw. Without the routes, the launch above was refused with:
+"""
+_VIA = """\
+The next launch worked after these commands, with the address in place of the placeholder. `torchnet manifests
+backend-network` adds the routes itself if it gets each node's own address on the backend:
+
+```sh
+torchnet manifests backend-network --mode l3 --range fcbb:0:800::/48 \\
+  --slice node1=fcbb:0:800:1::/64,via=fcbb::11 --slice node2=fcbb:0:800:2::/64,via=fcbb::12
+```
+
+The routes stay when the DaemonSet is deleted; `ip -6 route delete RANGE` removes one.
+"""
+
+
+def render(found: dict[str, Any]) -> str:
+    """The page. It has no figure that differs from run to run."""
+    rows = found["rows"]
+    lines = [
+        _HEAD,
+        "| `--type` | `--mode` | `--ipam` | Pods on one node | Pods on two nodes | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        words = [f"`{row['kind']}`", f"`{row['mode']}`" if row["mode"] else "", f"`{row['ipam']}`"]
+        cells = [_cell(row, "same"), _cell(row, "across")]
+        lines.append(f"| {' | '.join([*words, *cells, row['note']])} |".replace("|  |", "| |"))
+    versions = found["versions"]
+    lines += [
+        "",
+        f"{VERSIONS}Linux {versions['kernel']}, CNI plugins {versions['plugins']}, Multus {versions['multus']}, ",
+    ]
+    lines[-1] += f"Whereabouts {versions['whereabouts']}."
+    lines += [
+        "",
+        *_about_l3(rows),
+        *_about_manifests(rows),
+        *_about_filter(found["experiments"].get("mac_filter")),
+    ]
+    lines += _about_router(found["experiments"].get("router"))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two pages say the same, but for the versions."""
+    left, right = (re.sub(f"^{VERSIONS}.*$", "", text, flags=re.MULTILINE) for text in (one, other))
+    return left == right
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    cell = row.get(name, {})
+    if cell.get("result") != "works":
+        return str(cell.get("result", "failed"))
+    return "works" if cell["share"] >= LEAST_SHARE else f"works, {cell['share']:.1%} on net1"
+
+
+def causes(failure: str) -> list[str]:
+    """The sentences that a refusal concludes from all workers' views."""
+    lines = failure.removeprefix("preflight: ").splitlines()
+    found = [line for line in lines if line.startswith(("no answer from the pods", "nothing that pods sent"))]
+    return [re.sub(r"\bjob[0-9]+-", "worker-", line) for line in found]
+
+
+def _quoted(failure: str) -> list[str]:
+    return ["```text", *causes(failure), "```", ""]
+
+
+def _about_l3(rows: list[dict[str, Any]]) -> list[str]:
+    missing = next((row["without_routes"] for row in rows if "without_routes" in row), None)
+    return [_L3, *_quoted(missing["failure"]), _VIA] if missing else []
+
+
+def _about_manifests(rows: list[dict[str, Any]]) -> list[str]:
+    for row in rows:
+        if row["ipam"] == "whereabouts" and row.get("refused_manifest"):
+            said = [line for line in row["refused_manifest"].splitlines() if "--mode" in line]
+            return [
+                "One range for all nodes, as with Whereabouts, cannot work in these modes. torchnet prints no such "
+                "attachment:",
+                "",
+                *("```text", *(line.strip() for line in said), "```", ""),
+                "With one that was written by hand, the launch is refused:",
+                "",
+                *_quoted(row.get("across", {}).get("reason", "")),
+            ]
+    return []
+
+
+def _about_filter(found: dict[str, Any] | None) -> list[str]:
+    if not found or "ipvlan" not in found:
+        return []
+
+    def result(name: str) -> str:
+        return "works" if found[name]["code"] == 0 else "refused"
+
+    return [
+        "## macvlan and promiscuous mode",
+        "",
+        "macvlan gives each pod a MAC address of its own. Does it need promiscuous mode on the nodes' cards? Not in "
+        "the table above: they were not promiscuous. What stops macvlan is a filter between the nodes, as many "
+        "hypervisors and clouds have it: a switch port that passes only the card's own MAC address. There, promiscuous "
+        "mode does not help, and ipvlan works, since its pods share the card's address. (The lab's cards filter "
+        "nothing themselves; a real card lets macvlan's addresses pass, because the kernel tells it.)",
+        "",
+        "| Port that passes only the card's own MAC address | Pods on two nodes |",
+        "|---|---|",
+        f"| `macvlan` | {result('macvlan')} |",
+        f"| `macvlan`, `ip link set ens5 promisc on` on the nodes | {result('macvlan_promiscuous')} |",
+        f"| `ipvlan`, `l2` | {result('ipvlan')} |",
+        "",
+        "The refusal:",
+        "",
+        *_quoted(found["macvlan"]["failure"]),
+    ]
+
+
+def _about_router(found: dict[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    return [
+        "## A router between the nodes",
+        "",
+        "With each node's card in a /64 of its own and a router in between, ipvlan l3 with a slice per node: "
+        f"{_cell(found, 'across')}. The router has a route to each node's slice, via that node; each node has one to "
+        "the whole range, via the router. `via=` is for nodes on one segment.",
+    ]
