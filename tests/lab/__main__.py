@@ -1,7 +1,7 @@
 """The lab, by hand: build it, look around in it, and make the table of docs/attachments.md.
 
 python -m tests.lab build          build what is missing
-python -m tests.lab run FILE [PART OF A ROW'S NAME]
+python -m tests.lab run FILE [PART OF A NAME ...]
                                    bring it up, make the table, write it as JSON, take it down
 python -m tests.lab up | down      for looking around
 python -m tests.lab node NODE WORD ...   a command on a node of a lab that is up
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
                 recipes.build()
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # take it down then, too
-                experiments.run(Path(file), " ".join(only))
+                experiments.run(Path(file), only)
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +36,7 @@ WIDE_PARTS = {"node1": "fcbb:0:800:1::/64", "node2": "fcbb:0:800:2::/64"}
 WIDE_STATIC = ["fcbb:0:800:1::51/64", "fcbb:0:800:1::52/64", "fcbb:0:800:2::51/64", "fcbb:0:800:2::52/64"]
 BEHIND_ROUTER = {"node1": "fcbb:0:800:101::/64", "node2": "fcbb:0:800:102::/64"}
 KINDS = (("ipvlan", "l2"), ("ipvlan", "l3"), ("ipvlan", "l3s"), ("macvlan", "bridge"), ("bridge", ""))
+IPAMS = ("whereabouts", "host-local", "static")
 ROUTED = ("l3", "l3s")
 _COMMAND = re.compile(r"on (node[0-9]+) run: (ip \S.*? via (ADDRESS_OF_(NODE[0-9]+)))(?=,)")
 _PATHS = re.compile(r"([0-9]+)/([0-9]+) paths at ([0-9]+) bytes")
@@ -65,6 +66,7 @@ def sliced(parts: dict[str, str], *, gateways: dict[str, str] | None = None) -> 
 def case(kind: str, mode: str, ipam: str) -> Case:
     """The row as torchnet prints its attachment; where it refuses to, one by hand that shows why, or what works."""
     words = ["--type", kind, *(["--mode", mode] if mode else []), "--ipam", ipam]
+    words += ["--mtu", "9000"] if kind == "bridge" else []  # its plugin does not look at the bridge's
     made = Case(kind, mode, ipam, [])
     if mode not in ROUTED:
         words += sliced(PARTS) if ipam == "host-local" else []
@@ -128,12 +130,13 @@ def bridged(up: Lab) -> Iterator[None]:
 
 
 class Table:
-    """The rows, written to a file after each one."""
+    """The rows, written to a file after each one; what the file has already is kept or replaced."""
 
     def __init__(self, up: Lab, file: Path) -> None:
         self.lab, self.file = up, file
         self.number = 0
-        self.found: dict[str, Any] = {"versions": _versions(up), "rows": [], "experiments": {}}
+        before = json.loads(file.read_text()) if file.exists() else {}
+        self.found: dict[str, Any] = {"rows": [], "experiments": {}, **before, "versions": _versions(up)}
 
     def save(self) -> None:
         self.file.write_text(json.dumps(self.found, indent=1) + "\n")
@@ -184,7 +187,10 @@ class Table:
         except ClusterFailure as failure:
             found["error"] = str(failure)
         found["seconds"] = round(time.monotonic() - began, 1)
-        self.found["rows"].append(found)
+        keys = ("kind", "mode", "ipam")
+        others = [row for row in self.found["rows"] if any(row[key] != found[key] for key in keys)]
+        order = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
+        self.found["rows"] = sorted([*others, found], key=lambda row: order.index(tuple(row[key] for key in keys)))
         self.save()
         say(
             f"{name}: {found.get('same')} {found.get('across')} {found.get('error', '')} ({found['seconds']} s)"
@@ -208,10 +214,19 @@ class Table:
             for node, command, _, _ in commands:
                 self.lab.node(node).ask("ip", "-6", "route", "delete", command.split()[4])
 
-    def filtered(self) -> None:
-        """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode; ipvlan."""
+    def experiment(self, name: str, run: Callable[[dict[str, Any]], None]) -> None:
+        """Fill what ``run`` is given; a failure is a result, too."""
         found: dict[str, Any] = {}
-        self.found["experiments"]["mac_filter"] = found
+        self.found["experiments"][name.replace(" ", "_")] = found
+        try:
+            run(found)
+        except ClusterFailure as failure:
+            found["error"] = str(failure)
+        self.save()
+        say(f"{name}: {json.dumps(found)[:2000]}")
+
+    def filtered(self, found: dict[str, Any]) -> None:
+        """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode; ipvlan."""
         made = case("macvlan", "bridge", "static")
         with self.job(made) as four:
             found["promiscuous"] = {node.name: _promiscuous(node) for node in self.lab.nodes}
@@ -222,15 +237,11 @@ class Table:
                 found["macvlan_promiscuous"] = _summary(launches.launch(four))
                 for node in self.lab.nodes:
                     node.run("ip", "link", "set", "ens5", "promisc", "off")
-        self.save()
         with self.job(case("ipvlan", "l2", "static")) as four, only_known_macs():
             found["ipvlan"] = _summary(launches.launch(four))
-        self.save()
 
-    def routed(self) -> None:
+    def routed(self, found: dict[str, Any]) -> None:
         """A router between the nodes' segments, each a /64 of its own: l3, with the routes on the router."""
-        found: dict[str, Any] = {}
-        self.found["experiments"]["router"] = found
         made = case("ipvlan", "l3", "host-local")
         objects = attachments.printed("--mode", "l3", "--range", WIDE, *sliced(BEHIND_ROUTER))
         assert not isinstance(objects, Refusal)
@@ -238,7 +249,6 @@ class Table:
         with self.job(made) as four:
             outcome = launches.launch(four)
             found |= cells(four, outcome) | _summary(outcome)
-        self.save()
 
 
 @contextmanager
@@ -262,7 +272,7 @@ def behind_router(up: Lab) -> Iterator[None]:
         node.run("ip", "address", "add", f"{own}/64", "dev", "ens5", "nodad")
         gateway = fabric.router_address(node.name)
         node.run("ip", "-6", "route", "add", WIDE, "via", gateway, "dev", "ens5")
-        fabric.ip(fabric.ROUTER, f"-6 route replace {part} via {own}")
+        fabric.ip(fabric.ROUTER, f"route replace {part} via {own}")
     try:
         yield
     finally:
@@ -336,22 +346,26 @@ def _versions(up: Lab) -> dict[str, str]:
     }
 
 
-def run(file: Path, only: str = "") -> None:
-    """Bring the lab up, fill the table, take it down."""
+def run(file: Path, parts: Sequence[str] = ()) -> None:
+    """Bring the lab up, fill the table, take it down; with ``parts`` only rows and experiments whose names have one."""
+
+    def wanted(name: str) -> bool:
+        return not parts or any(part in name for part in parts)
+
     up = lab.up()
     try:
         for node in up.nodes:
             node.run("ip", "address", "add", f"{SEGMENT[node.name]}/64", "dev", "ens5", "nodad")
         table = Table(up, file)
+        for name, experiment in (("mac filter", table.filtered), ("router", table.routed)):
+            if wanted(name):
+                with timed(name):
+                    table.experiment(name, experiment)
         with timed("all rows"):
             for kind, mode in KINDS:
-                for ipam in ("whereabouts", "host-local", "static"):
-                    if only in f"{kind} {mode} {ipam}":
+                for ipam in IPAMS:
+                    if wanted(f"{kind} {mode} {ipam}"):
                         table.row(case(kind, mode, ipam))
-        for name, experiment in (("mac filter", table.filtered), ("router", table.routed)):
-            if only in name:
-                with timed(name):
-                    experiment()
         table.save()
     finally:
         lab.down()

@@ -18,7 +18,7 @@ from torchnet.constants import INDEX_LABEL, RUN_LABEL
 
 SCRIPT = Path(__file__).with_name("all_reduce.py")
 PRELOADED = SCRIPT.with_name("preloaded.py")
-TIMEOUT = 120.0
+TIMEOUT = 180.0
 _RECEIPT = re.compile(r"^torchnet: receipt: (\{.*\})$", re.MULTILINE)
 
 
@@ -63,19 +63,11 @@ def launch(pods: list[Pod], script: Path = SCRIPT, *, start_timeout: float = 60)
 
     def agent(pod: Pod) -> Any:
         rank = pods.index(pod)
-        words = [
-            sys.executable,
-            "-m",
-            "torchnet",
-            "agent",
-            "--nnodes",
-            str(len(pods)),
-            "--node-rank",
-            str(rank),
-        ]
+        words = [sys.executable, "-m", "torchnet", "agent", "--nnodes", f"{len(pods)}", "--node-rank", f"{rank}"]
         words += ["--name", pod.name, "--run-id", pod.run, "--status-dir", f"{STATUS_DIR}/{pod.name}"]
         words += ["--attachment", f"{pod.namespace}/{pod.network}@net1", "--rank0-names", pod.run]
         words += ["--start-timeout", f"{start_timeout:g}", "--termination-log", ""]
+        words += ["--link-grace", "60"]  # on a busy machine a node can be silent for long
         words += ["--no-python", sys.executable, "-S", str(PRELOADED), "run", str(script)]
         environment = {
             "PYTHONPATH": str(ROOT),

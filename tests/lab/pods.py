@@ -30,7 +30,7 @@ from torchnet.constants import (
 
 IMAGE = "localhost/torchnet/none:1"  # nothing runs it
 STATUS_DIR = "/run/pods"
-ATTEMPTS = 3  # on a busy machine Multus gives up waiting for the API server
+ATTEMPTS = 10  # Multus waits for the API server for a second at a time, and a kubelet tries for ever
 
 
 @dataclass
