@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +113,3 @@ class Node:
             return Answer(**json.loads(line))
         except (OSError, ValueError) as error:
             raise ClusterFailure(f"{self.name} does not answer: {error}") from None
-
-
-def versions() -> dict[str, str]:
-    """The kernel's version, and those of the modules' source, as they are shown."""
-    said = subprocess.run([v.KERNEL, "--version"], capture_output=True, text=True, check=False).stdout
-    return {"kernel": said.strip().splitlines()[-1] if said.strip() else "?"}

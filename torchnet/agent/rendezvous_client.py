@@ -284,7 +284,7 @@ class RendezvousClient:
         try:
             kind, mode = rtnetlink.link_types()[self._rail.interface]
             rank0 = self._source.rank0()[0]
-        except (OSError, LookupError, TorchnetError, NotYetError):
+        except (OSError, LookupError, TorchnetError):
             return ""
         link = LinkType(kind, mode, self._rail.prefix)
         return path_diagnosis.hint(link, self._rail.interface, self._rail.address, rank0)
