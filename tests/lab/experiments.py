@@ -190,7 +190,9 @@ class Table:
         keys = ("kind", "mode", "ipam")
         others = [row for row in self.found["rows"] if any(row[key] != found[key] for key in keys)]
         order = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
-        self.found["rows"] = sorted([*others, found], key=lambda row: order.index(tuple(row[key] for key in keys)))
+        self.found["rows"] = sorted(
+            [*others, found], key=lambda row: order.index(tuple(row[key] for key in keys))
+        )
         self.save()
         say(
             f"{name}: {found.get('same')} {found.get('across')} {found.get('error', '')} ({found['seconds']} s)"

@@ -63,7 +63,16 @@ def launch(pods: list[Pod], script: Path = SCRIPT, *, start_timeout: float = 60)
 
     def agent(pod: Pod) -> Any:
         rank = pods.index(pod)
-        words = [sys.executable, "-m", "torchnet", "agent", "--nnodes", f"{len(pods)}", "--node-rank", f"{rank}"]
+        words = [
+            sys.executable,
+            "-m",
+            "torchnet",
+            "agent",
+            "--nnodes",
+            f"{len(pods)}",
+            "--node-rank",
+            f"{rank}",
+        ]
         words += ["--name", pod.name, "--run-id", pod.run, "--status-dir", f"{STATUS_DIR}/{pod.name}"]
         words += ["--attachment", f"{pod.namespace}/{pod.network}@net1", "--rank0-names", pod.run]
         words += ["--start-timeout", f"{start_timeout:g}", "--termination-log", ""]
