@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
+
+from tests.lab.experiments import IPAMS, KINDS
 
 FILE = "docs/attachments.md"
 LEAST_SHARE = 0.99
+WIDTH = 120
+ALL = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
 VERSIONS = "Tried with "  # the line that may differ from one machine to another
 
 _HEAD = f"""\
@@ -50,7 +55,10 @@ def render(found: dict[str, Any]) -> str:
         "| `--type` | `--mode` | `--ipam` | Pods on one node | Pods on two nodes | |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    keys = [(row["kind"], row["mode"], row["ipam"]) for row in rows]
+    missing = [key for key in ALL if key not in keys]
+    not_tried = [dict(zip(("kind", "mode", "ipam"), key, strict=True), note="") for key in missing]
+    for row in sorted([*rows, *not_tried], key=lambda row: ALL.index((row["kind"], row["mode"], row["ipam"]))):
         words = [f"`{row['kind']}`", f"`{row['mode']}`" if row["mode"] else "", f"`{row['ipam']}`"]
         cells = [_cell(row, "same"), _cell(row, "across")]
         lines.append(f"| {' | '.join([*words, *cells, row['note']])} |".replace("|  |", "| |"))
@@ -79,7 +87,7 @@ def same(one: str, other: str) -> bool:
 def _cell(row: dict[str, Any], name: str) -> str:
     cell = row.get(name, {})
     if cell.get("result") != "works":
-        return str(cell.get("result", "failed"))
+        return str(cell.get("result", "failed" if "seconds" in row else "not tried"))
     return "works" if cell["share"] >= LEAST_SHARE else f"works, {cell['share']:.1%} on net1"
 
 
@@ -115,21 +123,25 @@ def _about_manifests(rows: list[dict[str, Any]]) -> list[str]:
     return []
 
 
-def _about_filter(found: dict[str, Any] | None) -> list[str]:
+def _about_filter(found: dict[str, Any] | None, keys: list[tuple[str, str, str]]) -> list[str]:
     if not found or "ipvlan" not in found:
         return []
 
     def result(name: str) -> str:
         return "works" if found[name]["code"] == 0 else "refused"
 
+    unfiltered = "Not in the table above: they were not promiscuous. "
+    text = (
+        "macvlan gives each pod a MAC address of its own. Does it need promiscuous mode on the nodes' cards? "
+        f"{unfiltered if any(key[0] == 'macvlan' for key in keys) else ''}What stops macvlan is a filter between the "
+        "nodes, as many hypervisors and clouds have it: a switch port that passes only the card's own MAC address. "
+        "There, promiscuous mode does not help, and ipvlan works, since its pods share the card's address. (The lab's "
+        "cards filter nothing themselves; a real card lets macvlan's addresses pass, because the kernel tells it.)"
+    )
     return [
         "## macvlan and promiscuous mode",
         "",
-        "macvlan gives each pod a MAC address of its own. Does it need promiscuous mode on the nodes' cards? Not in "
-        "the table above: they were not promiscuous. What stops macvlan is a filter between the nodes, as many "
-        "hypervisors and clouds have it: a switch port that passes only the card's own MAC address. There, promiscuous "
-        "mode does not help, and ipvlan works, since its pods share the card's address. (The lab's cards filter "
-        "nothing themselves; a real card lets macvlan's addresses pass, because the kernel tells it.)",
+        textwrap.fill(text, WIDTH),
         "",
         "| Port that passes only the card's own MAC address | Pods on two nodes |",
         "|---|---|",
@@ -146,10 +158,9 @@ def _about_filter(found: dict[str, Any] | None) -> list[str]:
 def _about_router(found: dict[str, Any] | None) -> list[str]:
     if not found:
         return []
-    return [
-        "## A router between the nodes",
-        "",
+    text = (
         "With each node's card in a /64 of its own and a router in between, ipvlan l3 with a slice per node: "
         f"{_cell(found, 'across')}. The router has a route to each node's slice, via that node; each node has one to "
-        "the whole range, via the router. `via=` is for nodes on one segment.",
-    ]
+        "the whole range, via the router. `via=` is for nodes on one segment."
+    )
+    return ["## A router between the nodes", "", textwrap.fill(text, WIDTH)]
