@@ -72,7 +72,7 @@ def render(found: dict[str, Any]) -> str:
         "",
         *_about_l3(rows),
         *_about_manifests(rows),
-        *_about_filter(found["experiments"].get("mac_filter")),
+        *_about_filter(found["experiments"].get("mac_filter"), keys),
     ]
     lines += _about_router(found["experiments"].get("router"))
     return "\n".join(lines).rstrip() + "\n"
