@@ -169,6 +169,7 @@ def up(*, networks: bool = True) -> Cluster:
     """Bring it up, some 15 s; whatever fails is taken down again."""
     if not recipes.built():
         raise ClusterFailure("the cluster is not built: python -m tests.cluster build")
+    run_kinds.cache_clear()  # of an earlier cluster
     if RUN.exists():
         raise ClusterFailure("a cluster is up on this machine, or was left: python -m tests.cluster down")
     if taken := network.in_the_way():

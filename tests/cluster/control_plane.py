@@ -20,8 +20,8 @@ from tests.cluster.shell import ClusterFailure, run, wait_until
 
 PREFIX = ("nsenter", f"--net={namespace_file(CONTROL_PLANE)}")
 ETCD = "http://127.0.0.1:2379"
-COMMON = ("--leader-elect=false", "--authentication-skip-lookup")
 NAMES = ("etcd", "apiserver", "controller-manager", "scheduler", "coredns")
+_COMMON = ("--leader-elect=false", "--authentication-skip-lookup")
 
 
 def kubectl_command() -> tuple[str, ...]:
@@ -39,10 +39,9 @@ def up() -> None:
     """Start all five; the API server answers afterwards."""
     start_etcd()
     start_apiserver()
-    start_controllers()
-    programs = recipes.kubernetes.folder
+    start_controller_manager()
     start(
-        *("scheduler", *PREFIX, programs / "kube-scheduler", *COMMON),
+        *("scheduler", *PREFIX, recipes.kubernetes.folder / "kube-scheduler", *_COMMON),
         f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
     )
     start_dns()
@@ -57,19 +56,23 @@ def start_etcd() -> None:
     )
 
 
-def start_controllers(*names: str) -> None:
-    """Start the controller manager with the controllers of these names; without names, with its usual ones."""
-    programs, root = recipes.kubernetes.folder, PKI / "ca.crt"
+def start_controller_manager(*more: str) -> None:
+    """Start the controllers, with ``more`` flags."""
+    root = PKI / "ca.crt"
     # A silent node is NotReady after 8 s: some four of its leases' renewals.
     start(
-        *("controller-manager", *PREFIX, programs / "kube-controller-manager", *COMMON),
+        *("controller-manager", *PREFIX, recipes.kubernetes.folder / "kube-controller-manager", *_COMMON),
         f"--kubeconfig={RUN / 'controller-manager.kubeconfig'}",
         *("--use-service-account-credentials", f"--service-account-private-key-file={PKI / 'sa.key'}"),
         *(f"--root-ca-file={root}", f"--cluster-signing-cert-file={root}"),
         f"--cluster-signing-key-file={PKI / 'ca.key'}",
-        *("--node-monitor-period=1s", "--node-monitor-grace-period=8s"),
-        *([f"--controllers={','.join(names)}"] if names else []),
+        *("--node-monitor-period=1s", "--node-monitor-grace-period=8s", *more),
     )
+
+
+def restart_controller_manager(*more: str) -> None:
+    stop("controller-manager", signal.SIGKILL)
+    start_controller_manager(*more)
 
 
 def start_dns() -> None:
@@ -84,8 +87,8 @@ def stop_dns() -> None:
     stop("coredns", signal.SIGKILL)
 
 
-def start_apiserver() -> None:
-    """Start the API server and wait until it is ready."""
+def start_apiserver(*more: str) -> None:
+    """Start the API server, with ``more`` flags, and wait until it is ready."""
     # Port 443, as the service's: no proxy stands between. --enable-aggregator-routing: webhooks are called at
     # their pods' addresses. Pods of a lost node are evicted after 10 s, not 300.
     start(
@@ -105,6 +108,7 @@ def start_apiserver() -> None:
         f"--service-account-issuer=https://{SERVICE}",
         f"--service-account-key-file={PKI / 'sa.pub'}",
         f"--service-account-signing-key-file={PKI / 'sa.key'}",
+        *more,
     )
     try:
         wait_until("API server", 60, lambda: kubectl("get", "--raw", "/readyz") == "ok")
@@ -112,10 +116,10 @@ def start_apiserver() -> None:
         raise ClusterFailure(f"{failure}\n{log('apiserver')[-3000:]}") from None
 
 
-def restart_apiserver() -> None:
-    """Kill it, so that open connections end without a word, and start it anew."""
+def restart_apiserver(*more: str) -> None:
+    """Kill it, so that open connections end without a word, and start it anew, with ``more`` flags."""
     stop("apiserver", signal.SIGKILL)
-    start_apiserver()
+    start_apiserver(*more)
 
 
 def down() -> None:

@@ -16,6 +16,7 @@ from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
 from tests.cluster.pods import staying
 from tests.jobs import SLOW, lines, until
+from torchnet.constants import RUN_LABEL
 
 # Stays at the attempt that it is told, and is gone at once at any other.
 WAIT = """
@@ -235,3 +236,34 @@ def test_a_pod_that_a_ready_node_has_not_ended_in_time_stays(launcher: Launcher)
     assert "the node is Ready" in ran.err
     assert f"kubectl delete pod {name} -n {namespace} --grace-period=0 --force" in ran.err
     until(lambda: launcher.pods() == [], "the pod ends by itself", 60)
+
+
+def test_a_drained_node_is_named_and_gets_no_worker(launcher: Launcher) -> None:
+    """In mid-run its worker is lost, in the cluster's words; the next launch has its workers elsewhere."""
+    kubectl = launcher.cluster.kubectl
+    with Launched(launcher, "drained", WAIT, "--grace", "2", arguments=(0,)) as job:
+        ready(job)
+        node = job.where()[1]
+        chosen = ("--pod-selector", f"{RUN_LABEL}=drained")
+        try:
+            kubectl(
+                "drain",
+                node,
+                "--ignore-daemonsets",
+                "--delete-emptydir-data",
+                *chosen,
+                "--timeout=60s",
+                timeout=70,
+            )
+            done = job.finish()
+            with Launched(launcher, "elsewhere", WAIT, "--grace", "2", arguments=(0,)) as other:
+                ready(other)
+                assert node not in other.where().values()
+        finally:
+            kubectl("uncordon", node)
+    assert done.code == 70, done.stderr
+    assert (
+        f"lost drained-1 (node rank 1 on {node}): its pod was disrupted: Eviction API: evicting"
+        in done.stderr
+    )
+    assert launcher.left() == []

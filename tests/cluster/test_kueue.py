@@ -13,6 +13,7 @@ from tests.cluster import kueue as controller
 from tests.cluster.launched import Launched
 from tests.cluster.launcher import Launcher
 from tests.jobs import receipt, until
+from torchnet.constants import RUN_LABEL
 
 # A training that saves each step, and stays at some until it is taken away. Each step adds the number of ranks.
 TRAIN = """
@@ -146,7 +147,9 @@ def test_preempted_runs_go_on_where_they_were(launcher: Launcher, kueue: None) -
             assert left.code == 143, left.stderr
             assert "evicted by its queue" in left.stderr
             assert group.receipt()["exit_code"] == 143
-            assert launcher.run("down", "group", "-n", launcher.namespace).code == 0
+            # Its pods own all else of it.
+            of_group = (f"{RUN_LABEL}=group", launcher.namespace)
+            until(lambda: launcher.cluster.run_objects(*of_group) == [], "the garbage collector", 60)
             finish(high)
             assert high.finish().code == 0
 

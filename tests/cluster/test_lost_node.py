@@ -104,4 +104,4 @@ def test_the_job_ends(lost: Lost) -> None:
     within(90, "the job without a node has ended", lost.at, done.at)
     assert done.code == 70, done.stderr
     assert f"lost lostnode-1 (node rank 1 on {lost.node})" in done.stderr
-    assert "not deleted" not in done.stderr, "its pod is deleted by force: the node is not Ready"
+    assert "not deleted" not in done.stderr, "its pod is deleted by force: the node is lost"

@@ -14,6 +14,7 @@ from tests.cluster.launched import Launched, pods
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import DNS_ADDRESS
 from tests.cluster.pods import staying
+from tests.cluster.user import someone
 from torchnet.constants import RUN_LABEL, WORK_DIR
 
 # Servers as TensorBoard's and debuggers' on eth0. Each worker connects to all of the other's, then waits.
@@ -99,15 +100,18 @@ def reached(launcher: Launcher, namespace: str, pod: str, address: str, *spans: 
 
 @concurrent
 def test_an_outsiders_pod_reaches_no_port_of_the_workers(launcher: Launcher, uid_ranges: None) -> None:
-    """In a namespace with default-deny ingress and a uid range; the job's own pods connect."""
+    """In a namespace with default-deny ingress and a uid range, for a user with ``edit`` alone, who also benches and
+    verifies there; the job's own pods connect.
+    """
     del uid_ranges
     cluster, namespace = launcher.cluster, launcher.namespace
+    tenant = ("--kubeconfig", someone(launcher, "edit"), "--run-as", "namespace")
     uid_range.give(cluster, namespace)
     create(launcher, policy("default-deny", podSelector={}, policyTypes=["Ingress"]))
     with cluster.namespace(attachment=False) as other, enforced(cluster, namespace) as enforcer:
         outsider(launcher, "same", "node1", namespace, assigned=True)
         outsider(launcher, "other", "node1", other)
-        with Launched(launcher, "isolated", TALK, "--run-as", "namespace") as job:
+        with Launched(launcher, "isolated", TALK, *tenant) as job:
             job.wait_for(r"^\[rank 0\] waits", "stdout", 120)
             job.wait_for(r"^\[rank 1\] waits", "stdout", 120)
             workers = pods(launcher, job.name)
@@ -147,6 +151,13 @@ def test_an_outsiders_pod_reaches_no_port_of_the_workers(launcher: Launcher, uid
             said = f"[rank {rank}] user {uid_range.FIRST} 0 reached {addresses[1 - rank]}"
             assert said in ended.stdout, ended.stdout
         assert "no rule allows" not in ended.stderr
+        benched = launcher.run("bench", *launcher.words(*tenant, "--max-bytes", "1M", nnodes=2)[1:])
+        assert (benched.code, "busbw" in benched.out) == (0, True), benched.out + benched.err
+        image = cluster.worker_image
+        verified = launcher.run("verify", "-n", namespace, "--image", image, *tenant)
+        assert verified.code == 0, verified.out + verified.err
+        assert "9000 bytes in both directions" in verified.out
+        assert "not allowed to list nodes" in verified.out + verified.err
     assert launcher.left() == []
 
 

@@ -21,5 +21,4 @@ def test_the_concurrent_ones_come_before_those_that_disturb_them() -> None:
     words = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/cluster/test_verify.py")
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=True)
     order = [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
-    assert len(order) == 3
-    assert order[-1] == "test_a_cable_that_is_cut_is_found"
+    assert order.index("test_a_tenant_has_two_pods_tried") < order.index("test_a_cable_that_is_cut_is_found")

@@ -21,7 +21,7 @@ RBAC = "roles,rolebindings,serviceaccounts"
 
 
 @concurrent
-def test_edit_alone_launches_and_benches(launcher: Launcher) -> None:
+def test_edit_alone_launches(launcher: Launcher) -> None:
     """No pod has a token, and no rights are made; what this user may not read is unknown, and no failure."""
     user, kubectl = someone(launcher, "edit"), launcher.cluster.kubectl
     before = kubectl("get", RBAC, "-n", launcher.namespace, "-o", "name")
@@ -41,12 +41,6 @@ def test_edit_alone_launches_and_benches(launcher: Launcher) -> None:
         down = launcher.run("down", "kept", "-n", launcher.namespace, "--kubeconfig", user)
         assert (down.code, "not allowed" in down.err) == (0, False), down.err
         assert launcher.left() == []
-
-    words = launcher.words("--kubeconfig", user, "--max-bytes", "1M", "--tcp-seconds", "1", nnodes=2)
-    benched = launcher.run("bench", *words[1:])
-    assert benched.code == 0, benched.out + benched.err
-    assert "busbw" in benched.out
-    assert launcher.left() == []
 
 
 UNREAD = "not allowed to get network-attachment-definitions"

@@ -126,11 +126,9 @@ def test_pods_with_a_drivers_volume_meet_pod_security(launcher: Launcher) -> Non
     items = [one for one in json.loads(shown.out)["items"] if one["kind"] == "Pod"]
     for pod in items:
         pod["spec"].pop("serviceAccountName", None)
-    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    taken = json.loads(
-        launcher.cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", input=document)
-    )
-    (found,) = [one for one in taken["items"][0]["spec"]["volumes"] if "csi" in one]
+    words = ["create", "--dry-run=server", "-o", "json", "-f", "-"]
+    taken = json.loads(launcher.cluster.kubectl(*words, input=json.dumps(items[0])))
+    (found,) = [one for one in taken["spec"]["volumes"] if "csi" in one]
     assert found["csi"] == {
         "driver": "inline.storage.kubernetes.io",
         "readOnly": True,

@@ -101,8 +101,8 @@ def test_a_network_that_works(launcher: Launcher) -> None:
     code, said = verify(launcher)
     assert code == 0, said
     for text in (
-        "Multus: Running on 2 of 2 nodes",
-        "Whereabouts: Running on 2 of 2 nodes",
+        "Multus: Ready on 2 of 2 nodes",
+        "Whereabouts: Ready on 2 of 2 nodes",
         "macvlan on ens5",
     ):
         assert text in said

@@ -12,6 +12,7 @@ KUBERNETES_VERSION = "v1.34.4"
 JOBSET_VERSION = "v0.10.1"
 COREDNS_VERSION = "v1.12.1"  # the one that kubeadm installs with this Kubernetes
 KUEUE_VERSION = "v0.17.0"
+KWOK_VERSION = "v0.7.0"
 # The manifests decide about these two.
 MULTUS_VERSION = MULTUS.rpartition(":")[2]
 WHEREABOUTS_VERSION = WHEREABOUTS.rpartition(":")[2]
@@ -28,8 +29,9 @@ GO_MODULES = {
     JOBSET_MODULE: JOBSET_VERSION,
 }
 
-# Built by itself: it requires other versions of Kubernetes' modules.
+# Built by themselves: they require other versions of Kubernetes' modules.
 KUEUE_MODULE = "sigs.k8s.io/kueue"
+KWOK_MODULE = "sigs.k8s.io/kwok"
 
 # What the modules' go.mod files ask for; whereabouts asks for the newest.
 GO_VERSION = (1, 25, 5)

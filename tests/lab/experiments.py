@@ -82,7 +82,7 @@ def case(kind: str, mode: str, ipam: str) -> Case:
     objects = attachments.printed(*words)
     if isinstance(objects, Refusal):
         made.refused_manifest = objects.text
-        main = {"type": kind, "master": "ens5", "mode": mode}
+        main: dict[str, Any] = {"type": kind, "master": "ens5", "mode": mode}
         if ipam == "static":
             main |= {"capabilities": {"ips": True}, "ipam": {"type": "static", "routes": [{"dst": WIDE}]}}
             made.ips, made.prepared = WIDE_STATIC, partial(routes_between, WIDE_PARTS)
@@ -299,7 +299,7 @@ def cells(four: list[Pod], outcome: Outcome) -> dict[str, Any]:
         "mtu": int(paths[3]) if paths else None,
         "share": outcome.receipt["backend_share"],
     }
-    found["all_paths"] = bool(paths) and paths[1] == paths[2]
+    found["all_paths"] = paths is not None and paths[1] == paths[2]
     for cell, across in (("same", False), ("across", True)):
         carried = {"net1": 0, "other": 0}
         for one in outcome.receipt["nodes"]:

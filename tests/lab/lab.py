@@ -70,13 +70,15 @@ def up() -> Lab:
             for node in lab.nodes:
                 node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
             for node in lab.nodes:
-                wait_until(
-                    f"{node}'s PyTorch", 120, lambda node=node: node.ask("test", "-S", SOCKET).code == 0, 0.5
-                )  # type: ignore[misc]
+                wait_until(f"{node}'s PyTorch", 120, partial(_has_preloaded, node), 0.5)
     except BaseException:
         down()
         raise
     return lab
+
+
+def _has_preloaded(node: Node) -> bool:
+    return node.ask("test", "-S", SOCKET).code == 0
 
 
 def enter_control_plane() -> None:
@@ -99,7 +101,7 @@ def down() -> None:
 def _start_control_plane() -> None:
     control_plane.start_etcd()
     control_plane.start_apiserver()
-    control_plane.start_controllers(*CONTROLLERS)
+    control_plane.start_controller_manager(f"--controllers={','.join(CONTROLLERS)}")
     control_plane.start_dns()
     # The DaemonSets among these have no controller here: `_install` does on each node what their pods would do.
     files = (MANIFESTS / "multus-install.yaml", MANIFESTS / "whereabouts-install.yaml")

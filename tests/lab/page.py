@@ -58,7 +58,9 @@ def render(found: dict[str, Any]) -> str:
     keys = [(row["kind"], row["mode"], row["ipam"]) for row in rows]
     missing = [key for key in ALL if key not in keys]
     not_tried = [dict(zip(("kind", "mode", "ipam"), key, strict=True), note="") for key in missing]
-    for row in sorted([*rows, *not_tried], key=lambda row: ALL.index((row["kind"], row["mode"], row["ipam"]))):
+    for row in sorted(
+        [*rows, *not_tried], key=lambda row: ALL.index((row["kind"], row["mode"], row["ipam"]))
+    ):
         words = [f"`{row['kind']}`", f"`{row['mode']}`" if row["mode"] else "", f"`{row['ipam']}`"]
         cells = [_cell(row, "same"), _cell(row, "across")]
         lines.append(f"| {' | '.join([*words, *cells, row['note']])} |".replace("|  |", "| |"))

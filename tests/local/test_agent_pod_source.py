@@ -34,6 +34,7 @@ def test_the_labels_of_rank_0_that_somebody_names_count_even_where_the_own_pod_i
     seen = pods(world, rank0="app=lead")
     assert seen.rank0() == ("fd00::b",)
     assert world.server.state.asked[0].startswith("GET /api/v1/namespaces/ml/pods?")
+    assert "resourceVersion=0" in world.server.state.asked[0], "from the cache"
     seen = pods(world, rank0="app=lead")
     seen.attachments()
     assert seen.rank0() == ("fd00::b",)

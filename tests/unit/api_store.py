@@ -74,6 +74,18 @@ def _selector(text: str) -> Callable[[Object], bool]:
     return lambda body: all(matches(one, body["metadata"].get("labels") or {}) for one in wanted)
 
 
+def _fields(text: str) -> Callable[[Object], bool]:
+    """Whether an object has the values of a field selector such as ``metadata.name=a,type=b``."""
+    wanted = [part.partition("=") for part in text.split(",") if part]
+
+    def value(body: Any, path: str) -> str:
+        for key in path.split("."):
+            body = body.get(key) or {}
+        return str(body or "")
+
+    return lambda body: all(value(body, path) == text for path, _, text in wanted)
+
+
 def _is_in(path: str, place: str) -> bool:
     """Whether an object's path is in a collection, of its namespace or of all."""
     folder = path.rpartition("/")[0]
@@ -101,6 +113,7 @@ class Store(Server):
         self._uids = 0
         self._last: dict[str, Object] = {}  # the objects as of the newest event
         self._events: list[Event] = []
+        self._pages: dict[str, list[Object]] = {}  # by their continue token: the rest of a list
 
     def answer(self, method: str, path: str, said: bytes) -> Answer:
         for verb, pattern, fault in list(self.faults):
@@ -142,7 +155,8 @@ class Store(Server):
             status = refusal(410, "Expired", f"too old resource version: {version}")[2]
             yield _line("ERROR", status)
             return
-        chosen = _selector(query.get("labelSelector", ""))
+        labels, fields = _selector(query.get("labelSelector", "")), _fields(query.get("fieldSelector", ""))
+        chosen = lambda body: labels(body) and fields(body)  # noqa: E731
         until = time.monotonic() + min(float(query.get("timeoutSeconds", 60)), _WATCH_SECONDS)
         while time.monotonic() < until:
             with self._lock:
@@ -203,12 +217,14 @@ class Store(Server):
                 return 200, {}, {}
             if "watch" in query:
                 return 200, {}, self._watch(place, query)
-            items = [self.objects[path] for path in chosen]
+            chosen.sort()
+            by_fields = _fields(query.get("fieldSelector", ""))
+            items = [self.objects[path] for path in chosen if by_fields(self.objects[path])]
             if not any(kind_of(item).api == JOBSET.api for item in items):
                 items = [
                     {key: item[key] for key in item if key not in ("apiVersion", "kind")} for item in items
                 ]
-            return 200, {}, {"metadata": {"resourceVersion": str(self._count)}, "items": items}
+            return self._page(items, query)
         path = f"{place}/{name}"
         if path not in self.objects:
             return refusal(404, "NotFound", f"{path} not found")
@@ -227,6 +243,21 @@ class Store(Server):
                 return refusal(409, "Conflict", "the object has been modified")
             self._patch(self.objects[path], said)
         return 200, {}, self.objects.get(path, {})
+
+    def _page(self, items: list[Object], query: dict[str, str]) -> Answer:
+        """The first of these, or the next of an earlier list, which stays as it was."""
+        version, token = str(self._count), query.get("continue", "")
+        if token:
+            version = token.partition("-")[0]
+            items = self._pages.pop(token)
+        meta = {"resourceVersion": version}
+        limit = int(query.get("limit", 0))
+        # The watch cache, from which resourceVersion=0 is answered, has no pages.
+        if limit and len(items) > limit and query.get("resourceVersion") != "0":
+            meta["continue"] = f"{version}-{len(self._pages)}-{len(items)}"
+            self._pages[meta["continue"]] = copy.deepcopy(items[limit:])
+            items = items[:limit]
+        return 200, {}, {"metadata": meta, "items": items}
 
     def _patch(self, there: Object, said: Object) -> None:
         """What is there changed by a merge patch (RFC 7396); a pod whose time is over has failed, and stays."""

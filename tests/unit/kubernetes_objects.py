@@ -37,6 +37,9 @@ def failure(kind: str = "script", code: int = 42, at: float = 1000.0, **more: An
     return {"kind": kind, "text": text, "code": code, "rank": 3, "node": f"{RUN}-3", "at": at} | more
 
 
+LABELS = {"torchnet.alt/run": RUN, "app.kubernetes.io/managed-by": "torchnet"}
+
+
 def pod(
     rank: int = 0,
     *,
@@ -50,7 +53,7 @@ def pod(
     scheduled: dict[str, Any] | None = None,
     **status: Any,
 ) -> dict[str, Any]:
-    labels = {"torchnet.alt/run": RUN, "batch.kubernetes.io/job-completion-index": str(rank)}
+    labels = LABELS | {"batch.kubernetes.io/job-completion-index": str(rank)}
     if attempt is not None:
         labels["jobset.sigs.k8s.io/restart-attempt"] = str(attempt)
     condition = {"type": "PodScheduled", "status": "True"} | (scheduled or {})
@@ -85,7 +88,7 @@ def job(nnodes: int = 4) -> dict[str, Any]:
 
 def labelled(name: str) -> dict[str, Any]:
     """Metadata of one of the run's objects."""
-    return {"name": name, "namespace": NAMESPACE, "labels": {"torchnet.alt/run": RUN}}
+    return {"name": name, "namespace": NAMESPACE, "labels": dict(LABELS)}
 
 
 def waiting(reason: str, text: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient, connect
+from torchnet.k8s.client.api_client import MERGE_PATCH, METADATA, METADATA_OBJECT, ApiClient, connect
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import Kind
 from torchnet.k8s.client.watch import events, lines
@@ -51,7 +51,7 @@ class Collection:
             self.call(method, name, **more)
         return caught.value
 
-    def watch(self, version: str, label: str) -> list[Object]:
+    def watch(self, version: str, label: str, accept: str = "*/*") -> list[Object]:
         """The events of a watch of 2 s from this resourceVersion."""
         query = {
             "labelSelector": label,
@@ -61,7 +61,7 @@ class Collection:
             "timeoutSeconds": 2,
         }
         path, call = CONFIG_MAP.path(self.namespace), CONFIG_MAP.call("watch", self.namespace)
-        response = self.client.stream(path, call, query=query, silence=20.0)
+        response = self.client.stream(path, call, query=query, silence=20.0, accept=accept)
         found = list(events(lines(response)))
         response.close()
         assert None not in found
@@ -120,6 +120,43 @@ def check_selectors(maps: Collection, name: str) -> None:
     assert maps.names(f"run={name},!other") == [f"{name}-a"]
     assert maps.names(f"run={name},other!=x") == [f"{name}-a"], "nor does the label have to exist"
     assert maps.names(f"run={name},run!={name}") == []
+
+
+def check_pages(maps: Collection, name: str) -> None:
+    for letter in "abc":
+        maps.create(f"{name}-{letter}", run=name)
+    query: Object = {"labelSelector": f"run={name}", "limit": 2}
+    first = maps.call("GET", query=query)
+    assert [one["metadata"]["name"] for one in first["items"]] == [f"{name}-a", f"{name}-b"], "by name"
+    maps.create(f"{name}-d", run=name)
+    rest = maps.call("GET", query={**query, "continue": first["metadata"]["continue"]})
+    assert [one["metadata"]["name"] for one in rest["items"]] == [f"{name}-c"], "of the first page's time"
+    assert not rest["metadata"].get("continue")
+    assert rest["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    cached = maps.call("GET", query={**query, "resourceVersion": "0"})
+    assert not cached["metadata"].get("continue"), "the watch cache has no pages"
+
+
+def check_metadata(maps: Collection, name: str) -> None:
+    maps.create(name, run=name)
+    query = {"labelSelector": f"run={name}"}
+    (item,) = maps.call("GET", query=query, accept=METADATA)["items"]
+    assert item["metadata"]["labels"] == {"run": name}
+    version = maps.call("GET", query=query)["metadata"]["resourceVersion"]
+    maps.patch(name, {"metadata": {"annotations": {"a": "b"}}})
+    found = [
+        one
+        for one in maps.watch(version, query["labelSelector"], METADATA_OBJECT)
+        if one["type"] != "BOOKMARK"
+    ]
+    assert [one["object"]["metadata"]["annotations"] for one in found] == [{"a": "b"}]
+
+
+def check_fields(maps: Collection, name: str) -> None:
+    maps.create(f"{name}-a", run=name)
+    maps.create(f"{name}-b", run=name)
+    query = {"labelSelector": f"run={name}", "fieldSelector": f"metadata.name={name}-b"}
+    assert [one["metadata"]["name"] for one in maps.call("GET", query=query)["items"]] == [f"{name}-b"]
 
 
 def check_list_everywhere(maps: Collection, name: str) -> None:
@@ -210,6 +247,9 @@ CHECKS: tuple[Callable[[Collection, str], None], ...] = (
     check_missing,
     check_list,
     check_selectors,
+    check_pages,
+    check_metadata,
+    check_fields,
     check_list_everywhere,
     check_merge_patch,
     check_version_conflict,

@@ -54,8 +54,10 @@ class Ask:
         path = f"/api/v1/namespaces/{quote(self.namespace, safe='')}/pods"
         if self.name:
             return f"{path}/{quote(self.name, safe='')}"
-        selectors = {"labelSelector": self.labels, "fieldSelector": self.fields}
-        return f"{path}?{urlencode({name: text for name, text in selectors.items() if text})}"
+        # From the API server's cache: a thousand workers ask, and else each list reads all pods of the namespace from
+        # etcd. Old data do no harm: workers ask again, and rank 0's handshake proves an address.
+        query = {"labelSelector": self.labels, "fieldSelector": self.fields, "resourceVersion": "0"}
+        return f"{path}?{urlencode({name: text for name, text in query.items() if text})}"
 
     @property
     def accept(self) -> str:

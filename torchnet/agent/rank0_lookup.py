@@ -6,6 +6,7 @@ trusted: at a wrong one nobody has the token.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import time
@@ -98,10 +99,9 @@ class ServiceLookup:
         self._servers = servers
         self._api = api
         self._clock, self._wall_clock, self._chance = clock, wall_clock, chance
-        questions = _questions(names, servers.services_domain(namespace), family)
-        self._name = questions[0].name
-        count = max(_LEAST_QUESTIONS, len(questions) // 2)
-        self._questions, self._start_questions = questions[:count], questions[count:]
+        domain = servers.services_domain(namespace)
+        self._questions, self._start_questions = _questions(names, domain, family)
+        self._name = self._questions[0].name
         self._began: float | None = None
         self._known: tuple[str, ...] = ()
         self._error: TorchnetError | None = None
@@ -127,9 +127,9 @@ class ServiceLookup:
         raise NotYetError(self._error, max(self._next - now, 0.0))
 
     def _look(self, now: float) -> None:
-        self._known, self._error = (), None
+        before, self._known, self._error = self._known, (), None
         try:
-            self._known = self._by_name()
+            self._known = self._by_name(before)
         except NetworkError as error:
             self._error = error
             if self._api is not None:
@@ -141,12 +141,21 @@ class ServiceLookup:
                 self._pause = min(self._pause * 1.4, _LAST_SECONDS)
         self._next = now + pause * (0.75 + 0.5 * self._chance())
 
-    def _by_name(self) -> tuple[str, ...]:
-        addresses = self._ask(self._in_turn(self._questions, self.turn_seconds))
+    def _by_name(self, before: tuple[str, ...]) -> tuple[str, ...]:
+        question, plain = self._in_turn(self._questions, self.turn_seconds), self._questions[0]
+        try:
+            addresses = self._ask(question)
+        except NetworkError:  # some servers reject, and some firewalls drop, what is out of the ordinary
+            if question == plain:
+                raise
+            addresses = self._ask(plain)
         self._began = self._clock() if self._began is None else self._began
         if self._clock() < self._began + _START_SECONDS:
-            more = self._ask(self._in_turn(self._start_questions, _START_TURN_SECONDS))
-            addresses = tuple(dict.fromkeys((*more, *addresses)))
+            with contextlib.suppress(NetworkError):
+                more = self._ask(self._in_turn(self._start_questions, _START_TURN_SECONDS))
+                addresses = tuple(dict.fromkeys((*more, *addresses)))
+        if not addresses and question.kind == SRV:
+            addresses = before  # the server may have no such records
         if not addresses:
             raise NetworkError(
                 f"{self._name} has no address: rank 0's pod has not started",
@@ -161,13 +170,14 @@ class ServiceLookup:
         try:
             response = self._servers.ask(question)
         except NoResponseError as error:
-            raise self._without_dns(f"cannot resolve {self._name}: {error}") from None
+            fix = "allow egress from the pods to the cluster's DNS (UDP port 53)"
+            raise self._without_dns(f"cannot resolve {self._name}: {error}", fix) from None
         if response.code not in (NO_ERROR, NAME_ERROR):
-            raise self._without_dns(f"cannot resolve {self._name}: {_refusal(response, self._servers)}")
+            fix = "kubectl logs -n kube-system -l k8s-app=kube-dns"
+            raise self._without_dns(f"cannot resolve {self._name}: {_refusal(response, self._servers)}", fix)
         return response.addresses
 
-    def _without_dns(self, text: str) -> NetworkError:
-        fix = "allow egress from the pods to the cluster's DNS (UDP port 53)"
+    def _without_dns(self, text: str, fix: str) -> NetworkError:
         if self._api is None:
             text += "; the API server is not asked, because this pod has no service account's token"
             fix += ", or launch with --service-account NAME, an account that may get and list pods"
@@ -181,11 +191,24 @@ class ServiceLookup:
             self._error = NetworkError(f"{dns.text}; {reason.text}", fix=reason.fix or dns.fix)
 
 
-def _questions(names: Sequence[str], domain: str, family: int) -> tuple[Question, ...]:
-    """Return all questions for rank 0's address."""
-    address = AAAA if family == 6 else A
-    kinds = [(f"{name}.{domain}", kind) for kind in (address, SRV) for name in names]
-    kinds = [(name, kind) for name, kind in kinds if kind == SRV or not name.startswith("_")]
+def _questions(
+    names: Sequence[str], domain: str, family: int
+) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    """Return the questions for rank 0's address that take turns, and those for the start alone.
+
+    Kubernetes' DNS specification has SRV records for ``_port._protocol.service`` only. CoreDNS has those of hosts, too.
+    """
+    hosts = [f"{name}.{domain}" for name in names if not name.startswith("_")]
+    services = [f"{name}.{domain}" for name in names if name.startswith("_")]
+    own = [(host, AAAA if family == 6 else A) for host in hosts]
+    own += [(name, SRV) for name in services or hosts]
+    questions = _variants(own)
+    count = max(_LEAST_QUESTIONS, len(questions) // 2)
+    more = _variants([(host, SRV) for host in hosts]) if services else ()
+    return questions[:count], questions[count:] + more
+
+
+def _variants(kinds: Sequence[tuple[str, int]]) -> tuple[Question, ...]:
     bits = ((False, False), (False, True), (True, False), (True, True))
     return tuple(
         Question(name, kind, dnssec, unchecked) for dnssec, unchecked in bits for name, kind in kinds

@@ -15,7 +15,8 @@ Stop a run and delete all objects that have its label.
 
 The workers get SIGTERM, and SIGKILL after the run's --grace, or after one second with --now. Pods that are already
 terminating keep their grace period. Pods that remain 12 seconds after their grace period are force-deleted with
---now, but only if their node is gone or not Ready. On a Ready node they remain, and torchnet names them.
+--now, but only if their node is gone, or lost its kubelet (Ready is Unknown). Elsewhere they remain, and torchnet
+names them.
 """
 
 

@@ -271,6 +271,11 @@ def find_run_id_problems(run_id: str, form: str, nnodes: int) -> list[str]:
             f"run_id: has {len(run_id)} characters; with {nnodes} workers the limit is {63 - tail}, since the workers' "
             "hostnames contain it"
         )
+    elif form != "jobset" and not run_id[0].isalpha() and len(run_id) > 63 - len("run-"):
+        found.append(
+            f"run_id: has {len(run_id)} characters and begins with a digit, so that its Service is named run-RUN_ID; "
+            f"the limit is {63 - len('run-')}"
+        )
     if form == "jobset" and not run_id[0].isalpha():
         found.append(
             "run_id: begins with a digit; JobSet creates a Service with this name, which must begin with a letter"

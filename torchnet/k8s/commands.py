@@ -14,7 +14,7 @@ from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.client.api_client import ApiClient, connect
 from torchnet.k8s.client.kinds import RUN_LABELS, run_of
 from torchnet.k8s.run import listing
-from torchnet.k8s.run.deletion import Removal, list_labelled, remove
+from torchnet.k8s.run.deletion import Removal, has_objects, remove
 from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread
 from torchnet.k8s.run.launch import monitor_and_report
 from torchnet.k8s.run.listing import find, survey
@@ -218,7 +218,7 @@ def down(
     """Stop and remove a run.
 
     Args:
-        now: use a grace period of 1 s, and force the deletion of pods on nodes that are gone or not Ready.
+        now: use a grace period of 1 s, and force the deletion of pods on nodes that are gone or lost.
         on_terminating: with ``now``, called if pods are already terminating, with their number and their longest grace
             period in seconds.
 
@@ -263,7 +263,7 @@ def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> tuple[s
     if name in search.names:
         return name, run_of({**search.hidden, **search.found}[name]["metadata"])[1]
     for label in RUN_LABELS:
-        if list_labelled(client, namespace, name, label=label):
+        if has_objects(client, namespace, name, label=label):
             return name, label
     raise search.missing(name)
 
@@ -290,6 +290,7 @@ def verify(
         0, or 4 if a check has failed.
 
     Raises:
+        UsageError: Kueue would put the pods into a queue that was not asked for.
         ClusterError: the cluster cannot be reached, or does not let this user create pods, or list nodes for
             ``all_nodes``.
         Left: a signal came; the text says what is known of the test pods.

@@ -177,7 +177,7 @@ def test_the_view_has_what_was_silent_and_who_was_heard(monkeypatch: pytest.Monk
             PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(4)
         )
     )
-    monkeypatch.setattr(preflight.rtnetlink, "link_types", lambda: {"lo": ("ipvlan", "l3")})
+    monkeypatch.setattr(rtnetlink, "link_types", lambda: {"lo": ("ipvlan", "l3")})
     try:
         one._probes = [preflight._Probe(1, 0, answered=True), preflight._Probe(2, 0, narrow=True)]
         assert one.view("n") is None  # there is another reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from torchnet.agent.dns_client import NameServers, NoResponseError
 from torchnet.agent.rank0_lookup import PodEndpoint, ServiceLookup
 from torchnet.errors import ClusterError, NetworkError, NotYetError
-from torchnet.network.dns_message import NAME_ERROR, Question, Response
+from torchnet.network.dns_message import NAME_ERROR, SRV, A, Question, Response
 
 OWN = ("train", "train-0.train", "_join._tcp.train")
 JOBSET = ("train-w-0-0.train",)
@@ -26,11 +27,20 @@ class World:
     cache: dict[Question, tuple[float, Response]] = field(default_factory=dict)
     broken: str = ""
     code: int = 0
+    lacks: Callable[[Question], bool] = lambda _: False
+    rejects: Callable[[Question], bool] = lambda _: False
+    silent: bool = False  # instead of a rejection
 
     def ask(self, question: Question) -> Response:
         self.asked.append(question)
         if self.broken:
             raise NoResponseError(self.broken)
+        if self.rejects(question):
+            if self.silent:
+                raise NoResponseError("no response")
+            return Response(1, ())
+        if self.lacks(question):
+            return Response(0, ())
         until, known = self.cache.get(question, (0.0, Response(0, ())))
         if self.now < until:
             return known
@@ -154,20 +164,72 @@ def test_a_waiting_worker_asks_every_2_seconds_at_most() -> None:
     assert len(world.asked) < 100 / 2 + 30
 
 
-def test_names_and_types_are_what_dns_servers_know() -> None:
+OWN_KINDS = {
+    ("train.ml.svc.x.org", A),
+    ("train-0.train.ml.svc.x.org", A),
+    ("_join._tcp.train.ml.svc.x.org", SRV),
+}
+OWN_MORE = {("train.ml.svc.x.org", SRV), ("train-0.train.ml.svc.x.org", SRV)}
+# The Service that JobSet creates has no port, and so no SRV name.
+JOBSET_KINDS = {("train-w-0-0.train.ml.svc.x.org", A), ("train-w-0-0.train.ml.svc.x.org", SRV)}
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds", "more"), [(OWN, OWN_KINDS, OWN_MORE), (JOBSET, JOBSET_KINDS, set())]
+)
+def test_names_and_types_are_what_dns_servers_know(
+    names: tuple[str, ...], kinds: set[tuple[str, int]], more: set[tuple[str, int]]
+) -> None:
+    """After the start, those of Kubernetes' DNS specification alone, where there are enough of them."""
     world = World()
-    lookup = world.lookup()
+    lookup = world.lookup(names)
+    asked = []
+    for seconds in (4, 60):
+        for _ in range(seconds * 10):
+            told(lookup)
+            world.now += 0.1
+        asked.append({(question.name, question.kind) for question in world.asked})
+        world.asked.clear()
+    assert asked == [kinds | more, kinds]
+    assert lookup.turn_seconds == 6.0
+
+
+def test_a_server_without_srv_records_of_hosts_tells_of_a_late_rank_0_within_a_turn() -> None:
+    host = "train.ml.svc.x.org", "train-0.train.ml.svc.x.org"
+    for wait in (5.0, 17.0, 29.0):
+        world = World(lacks=lambda question: question.kind == SRV and question.name in host)
+        lookup = world.lookup()
+        until = world.now + wait
+        while world.now < until:
+            told(lookup)
+            world.now += 0.1
+        world.address = "10.0.0.7"
+        assert late(world, lookup, "10.0.0.7") < lookup.turn_seconds + 2.5
+
+
+def test_records_that_a_server_does_not_have_hide_no_address() -> None:
+    """Rank 0's pod has its address a while before it listens."""
+    world = World(address="10.0.0.7", lacks=lambda question: question.kind == SRV)
+    lookup = world.lookup(JOBSET)
+    assert late(world, lookup, "10.0.0.7") <= 6
     for _ in range(400):
-        told(lookup)
         world.now += 0.1
-    kinds = {(question.name, question.kind) for question in world.asked}
-    assert kinds == {
-        ("train.ml.svc.x.org", 1),
-        ("train-0.train.ml.svc.x.org", 1),
-        ("train.ml.svc.x.org", 33),
-        ("train-0.train.ml.svc.x.org", 33),
-        ("_join._tcp.train.ml.svc.x.org", 33),
-    }
+        assert told(lookup) == "10.0.0.7"
+    world.address, world.cache = "", {}
+    world.now += 7
+    told(lookup)
+    world.now += 7
+    assert told(lookup) == "", "a host without an address is gone"
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_server_that_rejects_or_drops_a_variant_still_tells(silent: bool) -> None:
+    world = World(address="10.0.0.7", rejects=lambda question: question.dnssec, silent=silent)
+    lookup = world.lookup()
+    for _ in range(600):
+        assert told(lookup) == "10.0.0.7"
+        world.now += 0.1
+    assert any(question.dnssec for question in world.asked)
 
 
 def test_an_endpoint_has_all_addresses_that_the_name_has() -> None:
@@ -194,7 +256,9 @@ def test_without_dns_the_error_says_who_is_not_asked() -> None:
     assert "UDP port 53" in said
     assert "--service-account" in said
     refusing = World(code=5)
-    assert "10.96.0.10 responds REFUSED; the API server is not asked" in failure(refusing.lookup())
+    said = failure(refusing.lookup())
+    assert "10.96.0.10 responds REFUSED; the API server is not asked" in said
+    assert "egress" not in said
 
 
 def test_a_pod_that_is_not_there_is_no_failure_of_dns() -> None:

@@ -14,6 +14,7 @@ from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.rendezvous_client import RendezvousClient
+from torchnet.linux import rtnetlink
 from torchnet.network.address_sources import HostInterfaces
 
 
@@ -76,9 +77,7 @@ def test_a_rank_0_in_another_range_of_ipvlan_l3_is_told_with_the_routes_command(
     monkeypatch.setattr(rendezvous_client, "Attempt", NoAnswer)
     monkeypatch.setattr(rendezvous_client, "wrong_route", lambda *_: "")
     for mode, told in (("l3", True), ("l2", False)):
-        monkeypatch.setattr(
-            rendezvous_client.rtnetlink, "link_types", lambda mode=mode: {"net1": ("ipvlan", mode)}
-        )
+        monkeypatch.setattr(rtnetlink, "link_types", lambda mode=mode: {"net1": ("ipvlan", mode)})
         loop = EventLoop()
         notices: list[str] = []
         failures: list[Failure] = []

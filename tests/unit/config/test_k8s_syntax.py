@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.asked_kubernetes import asked, wrong
 from torchnet.config import k8s_syntax, k8s_values, volume_syntax
+from torchnet.k8s.objects.rank0_service import service_name
 
 # -- names that are made of the run's
 
@@ -32,6 +33,16 @@ def test_a_workers_hostname_has_room(tmp_path: Path, form: str, nnodes: int, lon
 def test_a_jobset_cannot_begin_with_a_digit(tmp_path: Path) -> None:
     asked(tmp_path, {"run_id": "1a"})
     assert wrong(tmp_path, {"run_id": "1a", "kubernetes.kind": "jobset"}).problems[0].path == "run_id"
+
+
+@pytest.mark.parametrize("nnodes", ["4", "1"])
+def test_a_name_that_begins_with_a_digit_has_room_for_what_the_services_name_adds(
+    tmp_path: Path, nnodes: str
+) -> None:
+    asked(tmp_path, {"run_id": "1" * 59, "nnodes": nnodes})
+    (problem,) = wrong(tmp_path, {"run_id": "1" * 60, "nnodes": nnodes}).problems
+    assert (problem.path, "59" in problem.what) == ("run_id", True)
+    assert len(service_name("1" * 59)) == 63
 
 
 # -- addresses

@@ -34,6 +34,7 @@ from torchnet.text import printable
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+METADATA_OBJECT = METADATA.replace("MetadataList", "Metadata")  # of one object, also in a watch
 PATIENCE = 30.0  # seconds for which a call is retried
 _CONNECT, _READ = 10.0, 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between two attempts
@@ -72,6 +73,15 @@ class ApiClient:
         self.stop = threading.Event()
         self.clock_offset = float("-inf")
         """The server's clock (Unix time) minus this machine's monotonic clock, in seconds, as of the last response."""
+
+    def sibling(self) -> ApiClient:
+        """Return a client of the same server with the same time limits and a :attr:`stop` of its own."""
+        return ApiClient(self.access, patience=self._patience, timeout=self._timeout)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a call is retried."""
+        return self._patience
 
     def call(
         self,
@@ -135,6 +145,7 @@ class ApiClient:
         query: Mapping[str, object],
         silence: float,
         patience: float | None = None,
+        accept: str = "*/*",
     ) -> Any:
         """Return a response that the caller reads as it arrives (a watch, a log) and closes.
 
@@ -145,7 +156,7 @@ class ApiClient:
             ApiRefusal: The server refused the request.
             ApiUnreachable: No usable response within ``patience`` seconds (default: the client's).
         """
-        return self._send(call, _Request("GET", path, query, silence), patience, take=None)
+        return self._send(call, _Request("GET", path, query, silence, accept), patience, take=None)
 
     def _send(
         self, call: ApiCall, request: _Request, patience: float | None, *, take: Callable[[Any], Any] | None

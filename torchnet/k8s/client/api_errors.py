@@ -87,6 +87,11 @@ _WEBHOOK = re.compile(
 _SERVICE = re.compile(r"https://[a-z0-9-]+\.(?P<namespace>[a-z0-9-]+)\.svc\b")
 _CONFIGURATIONS = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
 
+# Options without which a launch does not need a right.
+_WITHOUT = {
+    ("create", "networkpolicies.networking.k8s.io"): "--network-policy none",
+    ("create", "services"): "--static-ips",
+}
 # Of an admission policy or OpenShift that restricts the users of pods.
 _IDS = re.compile(r"\b(?:runAsUser|runAsGroup|runAsNonRoot|fsGroup)\b|security context constraint")
 
@@ -180,7 +185,8 @@ def _fix(call: ApiCall, status: int, message: str) -> str:
     if status == 401:
         return "log in again; kubectl auth whoami"
     if is_permission_error(status, message):
-        return call.question
+        without = _WITHOUT.get((call.verb, call.resource))
+        return f"{call.question}; or launch with {without}" if without else call.question
     if failing_webhook(status, message):
         service = _SERVICE.search(message)
         return f"kubectl get pods -n {service['namespace']}" if service else _CONFIGURATIONS

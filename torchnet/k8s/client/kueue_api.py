@@ -15,6 +15,7 @@ GROUP = "kueue.x-k8s.io"
 JOB_UID_LABEL = f"{GROUP}/job-uid"
 # Seconds for which a read is retried: while Kueue's controller is down, the API server cannot convert its objects.
 _PATIENCE = 2.0
+_PAGE = 500
 
 
 def served_version(client: ApiClient) -> str:
@@ -50,17 +51,23 @@ def priority_kind(version: str) -> Kind:
 
 
 def list_workloads(client: ApiClient, version: str, namespace: str, uid: str = "") -> list[dict[str, Any]]:
-    """Return the Workloads of a namespace, or those of the Job or JobSet with this UID.
+    """Return the Workloads of a namespace, read in pages, or those of the Job or JobSet with this UID.
 
     Raises:
         ClusterError: the API server cannot be reached, or refuses the request.
     """
     kind = workload_kind(version)
-    query = {"labelSelector": f"{JOB_UID_LABEL}={uid}"} if uid else {}
-    answer = client.call(
-        "GET", kind.path(namespace), kind.call("list", namespace), query=query, patience=_PATIENCE
-    )
-    return list(answer.get("items") or ())
+    query: dict[str, object] = {"labelSelector": f"{JOB_UID_LABEL}={uid}"} if uid else {"limit": _PAGE}
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = client.call(
+            "GET", kind.path(namespace), kind.call("list", namespace), query=query, patience=_PATIENCE
+        )
+        found += answer.get("items") or ()
+        rest = str((answer.get("metadata") or {}).get("continue") or "")
+        if not rest:
+            return found
+        query |= {"continue": rest}
 
 
 def get_workload(client: ApiClient, version: str, namespace: str, name: str) -> dict[str, Any] | None:

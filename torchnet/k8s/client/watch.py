@@ -2,7 +2,8 @@
 
 A stream that ends (each does, after some minutes), breaks (the API server restarts) or is too old (410 Gone) is opened
 again: from the last resourceVersion where possible, otherwise after a new list. `torchnet.k8s.run.worker_set` merges
-the lists and events into one state.
+the lists and events into one state. Lists are read in pages, and streams that bring nothing are opened again at growing
+intervals: a thousand pods are 10 MB, and an API server that fails must not be asked for them several times a second.
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import TorchnetError
-from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, parse_refusal
+from torchnet.k8s.client.api_client import JSON, METADATA, METADATA_OBJECT, ApiClient
+from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal, ApiUnreachable, parse_refusal
+from torchnet.k8s.client.backoff import Backoff
 from torchnet.k8s.client.kinds import POD, Kind, selector
 from torchnet.text import printable
 
 _ROUND = 240  # seconds after which the server closes a stream normally
 _SILENCE = 90.0  # seconds without a byte: bookmarks come once a minute, so the connection is dead
 _PATIENCE = 300.0  # seconds without an API server before the watch gives up; the job itself goes on
-_UNREAD = 1.0  # seconds before a new list after an event that could not be parsed
+# Seconds between two streams, doubled while they bring nothing, and between two lists, doubled unless the last one has
+# served for a while.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
+_CALM = 60.0
 _LONGEST = 8 << 20  # bytes of one event
+_PAGE = 500  # objects
 
 Pod = dict[str, Any]
 
@@ -41,6 +48,9 @@ class Watch:
         label: The key of the label with the run's name.
         kind: The kind of the objects.
         labels: A label selector that replaces that of ``run`` and ``label``.
+        fields: A field selector; it replaces that of ``run`` and ``label``, too.
+        metadata: Whether the objects' metadata is enough.
+        patience: Seconds without an API server before the watch gives up.
     """
 
     def __init__(
@@ -55,9 +65,17 @@ class Watch:
         label: str = RUN_LABEL,
         kind: Kind = POD,
         labels: str = "",
+        fields: str = "",
+        metadata: bool = False,
+        patience: float = _PATIENCE,
     ) -> None:
         self._client, self._namespace, self._kind = client, namespace, kind
-        self._labels = labels or selector(run, label)
+        if not labels and not fields:
+            labels = selector(run, label)
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        self._selectors: dict[str, object] = {name: text for name, text in selectors.items() if text}
+        self._metadata, self._patience = metadata, patience
+        self._streams, self._lists = (Backoff(_FIRST_PAUSE, _LONGEST_PAUSE) for _ in range(2))
         self._what = f"the watch on the {kind.plural} of {run or 'the runs'}"
         self._on_list, self._on_event, self._on_error = on_list, on_event, on_error
         self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
@@ -66,14 +84,16 @@ class Watch:
         self._thread.start()
 
     def _work(self) -> None:
-        version = ""
+        version, listed = "", 0.0
         try:
             while not self._client.stop.is_set():
                 if not version:
-                    version = self._list()
+                    version, listed = self._list(), time.monotonic()
                 version = self._follow(version)
-                # Limit the request rate if streams end immediately.
-                self._client.stop.wait(random.uniform(0.05, 0.3))
+                if not version and time.monotonic() - listed > _CALM:
+                    self._lists.reset()
+                pause = (self._streams if version else self._lists).next()
+                self._client.stop.wait(pause * random.uniform(0.5, 1.0))
         except TorchnetError as error:
             self._give_up(error)
         except Exception as error:
@@ -84,21 +104,21 @@ class Watch:
             self._on_error(error)
 
     def _list(self) -> str:
-        call = self._kind.call("list", self._namespace)
-        answer = self._client.call(
-            "GET",
+        """Pass on a complete list; return its resourceVersion."""
+        items, version = list_pages(
+            self._client,
             self._kind.path(self._namespace),
-            call,
-            query={"labelSelector": self._labels},
-            patience=_PATIENCE,
+            self._kind.call("list", self._namespace),
+            self._selectors,
+            metadata=self._metadata,
+            patience=self._patience,
         )
-        self._on_list([item for item in answer.get("items") or () if isinstance(item, dict)])
-        return str((answer.get("metadata") or {}).get("resourceVersion") or "")
+        self._on_list(items)
+        return version
 
     def _follow(self, version: str) -> str:
         """Follow one stream; return the last resourceVersion seen, or "" if a new list is needed."""
-        query = {
-            "labelSelector": self._labels,
+        query = self._selectors | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
@@ -107,7 +127,12 @@ class Watch:
         call = self._kind.call("watch", self._namespace)
         try:
             response = self._client.stream(
-                self._kind.path(self._namespace), call, query=query, silence=_SILENCE, patience=_PATIENCE
+                self._kind.path(self._namespace),
+                call,
+                query=query,
+                silence=_SILENCE,
+                patience=self._patience,
+                accept=METADATA_OBJECT if self._metadata else "*/*",
             )
         except ApiRefusal as error:
             if error.status == 410:
@@ -116,18 +141,17 @@ class Watch:
         try:
             for event in events(lines(response)):
                 if event is None:
-                    self._client.stop.wait(_UNREAD)
                     return ""
                 kind, body = event["type"], event["object"]
                 if kind == "ERROR":
                     code = int(body.get("code") or 0)
-                    if code == 410:
-                        return ""
                     problem = parse_refusal(call, code, json.dumps(body).encode())
                     if code == 403:
                         raise problem
-                    return ""  # 401: the new list renews the credentials, or reports that it cannot
+                    # 401: the new list renews the credentials, or reports that it cannot. 410: the version is too old.
+                    return ""
                 version = str(body["metadata"].get("resourceVersion") or version)
+                self._streams.reset()
                 if kind != "BOOKMARK":
                     self._on_event(kind, body)
         except ApiUnreachable:
@@ -135,6 +159,43 @@ class Watch:
         finally:
             response.close()
         return version
+
+
+def list_pages(
+    client: ApiClient,
+    path: str,
+    call: ApiCall,
+    selectors: Mapping[str, object],
+    *,
+    metadata: bool = False,
+    limit: int | None = None,
+    patience: float | None = None,
+) -> tuple[list[Pod], str]:
+    """Return all objects that the selectors match, read in pages of 500, and the list's resourceVersion.
+
+    Args:
+        limit: Return only the first ones, of a single page of this size.
+
+    Raises:
+        ApiRefusal: The server refused the request.
+        ApiUnreachable: No usable response within ``patience`` seconds (default: the client's).
+    """
+    found: list[Pod] = []
+    query: dict[str, object] = {**selectors, "limit": limit or _PAGE}
+    accept = METADATA if metadata else JSON
+    while True:
+        try:
+            answer = client.call("GET", path, call, query=query, accept=accept, patience=patience)
+        except ApiRefusal as error:
+            if error.status != 410 or "continue" not in query:
+                raise
+            query, found = dict(selectors), []  # the pages' version is too old: all at once
+            continue
+        found += [item for item in answer.get("items") or () if isinstance(item, dict)]
+        meta = answer.get("metadata") or {}
+        if limit or not meta.get("continue"):
+            return found, str(meta.get("resourceVersion") or "")
+        query = {**selectors, "limit": _PAGE, "continue": str(meta["continue"])}
 
 
 def lines(response: Any, longest: int = _LONGEST) -> Iterator[bytes]:

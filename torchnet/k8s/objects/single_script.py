@@ -25,8 +25,9 @@ _LIMIT = 1 << 20
 def is_alone(path: str) -> bool:
     """Whether the script at ``path`` belongs to no project, and neither imports nor names a file of its folder.
 
-    Names of files in strings count, since ``open("config.yaml")`` needs that file, too. Names of folders do not: a
-    script with ``"data"`` in it more often creates that folder than it reads it.
+    Names of files in strings count, since ``open("config.yaml")`` needs that file, too. The name of a folder counts
+    where a relative path begins with it, as in ``"./model"``, and where the script asks for its own place. The name
+    alone does not: a script with ``"data"`` in it more often creates that folder than it reads it.
     """
     folder = Path(path).parent
     if any((folder / name).exists() for name in _BESIDE):
@@ -47,10 +48,14 @@ def is_alone(path: str) -> bool:
     nodes = list(ast.walk(tree))
     modules = {name.partition(".")[0] for name in files if name.endswith(_MODULES)} | folders
     named = {name for name in files if "." in name}
+    strings = _strings(nodes)
+    if any(isinstance(node, ast.Name) and node.id == "__file__" for node in nodes):
+        named |= folders
     return not (
         any(isinstance(node, ast.ImportFrom) and node.level for node in nodes)
-        or any(name.partition(".")[0] in modules for name in _imports(nodes))
-        or any(word in named for word in _words(nodes))
+        or any(modules if name is None else name.partition(".")[0] in modules for name in _imports(nodes))
+        or any(word in named for text in strings for word in re.split(r"[\s/\\]+", text))
+        or any(start in folders for text in strings for start in _path_starts(text))
     )
 
 
@@ -65,27 +70,37 @@ def _siblings(path: str) -> tuple[set[str], set[str]]:
     return files, folders
 
 
-def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the names of the modules that the script imports, also by functions with a literal name."""
+def _imports(nodes: Iterable[ast.AST]) -> Iterator[str | None]:
+    """Yield the names of the modules that the script imports, also by functions; None for a name that it computes."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module or ""
-        elif isinstance(node, ast.Call) and node.args:
-            function, name = node.func, node.args[0]
-            called = getattr(function, "attr", getattr(function, "id", ""))
-            if called in _IMPORTERS and isinstance(name, ast.Constant) and isinstance(name.value, str):
-                yield name.value
+        elif isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            names = [*node.args, *(one.value for one in node.keywords)][:1]
+            if called in _IMPORTERS:
+                yield from (str(one.value) if isinstance(one, ast.Constant) else None for one in names)
 
 
-def _words(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the parts of paths and commands in strings, without docstrings."""
+def _strings(nodes: Iterable[ast.AST]) -> list[str]:
+    """Return the strings, and the constant parts of f-strings, without docstrings."""
     docstrings = {
         id(node.value)
         for node in nodes
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    for node in nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            yield from re.split(r"[\s/\\]+", node.value)
+    return [
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+
+
+def _path_starts(text: str) -> Iterator[str]:
+    """Yield the first parts of the relative paths in a string."""
+    for word in re.split(r"[\s=]+", text):
+        start, slash, _ = word.removeprefix("./").partition("/")
+        if slash or word.startswith("./"):
+            yield start

@@ -6,13 +6,16 @@ before anything is decided: pods that a suspension has deleted say nothing about
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from torchnet.agent.events import Failure
+from torchnet.constants import STOPPED_CODE
 from torchnet.k8s.client.kinds import POD
-from torchnet.k8s.run.pending import WorkloadStatus
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.suspension import Suspension, evicted
 from torchnet.k8s.run.worker_set import WorkerSet
+from torchnet.k8s.run.workload_status import WorkloadStatus
 from torchnet.text import listed
 
 _READ_SECONDS = 1.0  # how long further pod changes wait for one read of the workload
@@ -24,6 +27,7 @@ class Attempts:
     Args:
         warn: receives a line when the run is suspended, resumed or evicted, or when its suspension cannot be read.
         number: returns the number of the current attempt.
+        notice: receives a line once the number of the first attempt that is watched is known.
     """
 
     def __init__(
@@ -33,8 +37,9 @@ class Attempts:
         workload_status: WorkloadStatus,
         warn: Callable[[str], None],
         number: Callable[[], int],
+        notice: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self._number = number
+        self._number, self._notice = number, notice
         self._info, self._worker_set, self._workload_status, self._warn = (
             info,
             worker_set,
@@ -49,8 +54,10 @@ class Attempts:
         self._count = 0
         self._is_counted = False  # whether the attempt that the present suspension ends was counted
         self._counted = -1.0  # the resumption that closed the suspension that was counted last
-        self.earlier = 0
-        """How many attempts suspensions had ended before this launcher saw the run, as far as that is known."""
+        self._earlier = 0  # attempts that suspensions had ended before this launcher saw the run
+        self._evictions: tuple[int | None, bool] | None = None  # the queue's count, until it is taken
+        self.knows_number = True
+        """Whether the number of the attempt is known. If not, only the attempts are counted that were seen."""
         self.ended_uids: frozenset[str] = frozenset()
         """The UIDs of the pods of the attempt that ended last."""
         self.evicted = ""
@@ -64,15 +71,53 @@ class Attempts:
     @property
     def suspensions(self) -> int:
         """How many attempts suspensions have ended."""
-        return self.earlier + self._count
+        return self._earlier + self._count
+
+    def set_evictions(self, count: int | None, *, is_evicted: bool) -> None:
+        """Set how many attempts a queue has ended, for a launcher that did not see all of them.
+
+        Args:
+            count: by the queue's own count, which includes attempts that were seen to end; None if it is not known.
+            is_evicted: the queue has evicted the run. If its pods still run, they are seen to end later.
+        """
+        self._evictions = count, is_evicted
+
+    def _take_evictions(self) -> None:
+        if self._evictions is None:
+            return
+        (count, is_evicted), self._evictions = self._evictions, None
+        self.knows_number = count is not None
+        running = any(one.ended is None for one in self._worker_set.workers().values())
+        uncounted = is_evicted and running and not self._is_counted
+        self._earlier = max(0, (count or 0) - self._count - uncounted)
+        if count is not None and self._number() > 1:
+            self._notice(f"{self._info.run}: this is attempt {self._number()}")
+
+    def name(self, number: int) -> str:
+        """How messages name the attempt with this number."""
+        return f"attempt {number}" if self.knows_number else "the next attempt"
 
     @property
     def eviction(self) -> str:
-        """The message with which a launcher leaves an evicted run."""
-        return (
+        """The message with which a launcher leaves an evicted run; "" if its queue has not evicted it."""
+        return self.evicted and (
             f"evicted by its queue ({self.evicted}). No controller recreates plain pods, so the run has ended; its "
             "objects stay on the cluster. A queue can requeue a run with --kind job or --kind jobset"
         )
+
+    def failure(self, number: int, why: str) -> Failure:
+        """Why a suspension has ended the attempt with this number; ``why`` is the queue's reason, "" if unknown."""
+        name = f"attempt {number}" if self.knows_number else "the attempt"
+        text = f"{name} was suspended" + (f" by its queue: {why}" if why else "")
+        return Failure("interrupted", text, STOPPED_CODE, at=time.time())
+
+    def deletion(self) -> Failure | None:
+        """That somebody else has deleted the Job or JobSet, if that is why there are no workers."""
+        if self._worker_set.workers() or self._info.kind is POD or not self._workload_status.gone():
+            return None
+        what = "it" if self._number() == 1 else self.name(self._number())
+        text = f"the {self._info.kind.name} was deleted before {what} started"
+        return Failure("interrupted", text, STOPPED_CODE, at=time.time())
 
     def reading(self, now: float) -> bool:
         """Whether a read of the workload is pending; False once it has taken longer than a second."""
@@ -97,6 +142,7 @@ class Attempts:
                 "  the end of its pods counts as the end of the job"
             )
         if (departures, found) == self._last_state:
+            self._take_evictions()
             return False
         self._last_state = departures, found
         pods = self._worker_set.seen()
@@ -106,6 +152,7 @@ class Attempts:
         uids = [pod["metadata"]["uid"] for pod, gone in pods if found.ended(pod, gone=gone)]
         new = self._worker_set.forget(uids)
         self._count_suspension(found, new)
+        self._take_evictions()
         self._report(found, departures, ended=bool(new))
         return bool(new)
 
@@ -139,5 +186,5 @@ class Attempts:
             self._warn(f"{found.reason(kind)}; its pods are deleted; waiting for the next attempt")
         elif not found.active and (before or ended) and found.resumed > self._resume_time:
             self._resume_time = found.resumed
-            self._warn(f"the {kind} is resumed: attempt {self._number()} starts")
+            self._warn(f"the {kind} is resumed: {self.name(self._number())} starts")
             self._warn_of_finished_workers()

@@ -1,4 +1,4 @@
-"""Create a run's objects: a dry run on the server, then each object in order.
+"""Create a run's objects: a dry run on the server, then each object in order, and many plain pods at the same time.
 
 Objects are created by POST, not by server-side apply: apply would merge into an existing run of the same name, and the
 server's response AlreadyExists is free of races. The field manager is ``torchnet`` in every write.
@@ -7,6 +7,7 @@ server's response AlreadyExists is free of races. The field manager is ``torchne
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from torchnet.k8s.client.api_client import ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, Kind, kind_of, run_of
 from torchnet.k8s.client.kueue_api import local_queue_kind, priority_kind, served_version
+from torchnet.k8s.client.parallel import parallel
+from torchnet.k8s.run.address_limits import check_addresses
 from torchnet.k8s.run.owner_references import has_common_owner, owned_by
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
@@ -25,32 +28,49 @@ _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
 
 
 def check(
-    client: ApiClient, objects: Sequence[Object], pod: Object, attachments: Sequence[NetworkAttachment]
+    client: ApiClient,
+    objects: Sequence[Object],
+    pod: Object,
+    attachments: Sequence[NetworkAttachment],
+    nnodes: int = 1,
 ) -> list[str]:
     """Check by a dry run that the server accepts all ``objects`` and one ``pod`` of the workload.
 
     Args:
         attachments: Those of the pods.
+        nnodes: How many pods the workload has.
 
     Returns:
-        A line for each thing that this user may not read, and that was not checked.
+        A line for each thing that this user may not read, and that was not checked, and for each attachment whose IPAM
+        plugin will take minutes.
 
     Raises:
-        UsageError: a run of this name, or an object of one, exists already; or its queue does not exist.
-        NetworkError: a network attachment that the pods name does not exist.
+        UsageError: a run of this name, or an object of one, exists already; its queue does not exist; or Kueue would
+            put it into a queue that was not asked for.
+        NetworkError: a network attachment that the pods name does not exist, or has too few addresses.
         ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
     _check_name(client, objects)
     _check_queue(client, pod["metadata"]["namespace"], objects)
     for body in objects:
         if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
-            _post(client, body, dry=True)
+            _reject_default_queue(objects, _post(client, body, dry=True))
     # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
-    unread = _check_attachments(client, attachments)
+    lines = _check_attachments(client, attachments, nnodes)
     candidate = copy.deepcopy(pod)
     candidate["metadata"]["name"] = f"{candidate['metadata']['name'][:55]}-check"
-    _post(client, candidate, dry=True)
-    return unread
+    _reject_default_queue(objects, _post(client, candidate, dry=True))
+    return lines
+
+
+def check_pod(client: ApiClient, pod: Object) -> None:
+    """Check by a dry run that the server accepts a pod that is no run's.
+
+    Raises:
+        UsageError: Kueue would put the pod into a queue that was not asked for.
+        ClusterError: the server cannot be reached, or rejects the pod.
+    """
+    _reject_default_queue([pod], _post(client, pod, dry=True))
 
 
 def create(
@@ -61,26 +81,42 @@ def create(
 ) -> list[Object]:
     """Create ``objects`` in order, until ``should_stop()`` is true.
 
+    All plain pods but the first one are created at the same time, by several threads: one after another, a thousand
+    would take a minute over a slow link, and the first ones would wait for the last. The first one is created alone,
+    so that a name that is in use or a quota is met by a single request.
+
     Args:
-        on_created: called after each creation with the server's version of the object.
+        on_created: called after each creation with the server's version of the object, also by several threads.
         should_stop: called before each creation.
 
     Returns:
-        The server's versions of the created objects.
+        The server's versions of the created objects, in their order.
 
     Raises:
         UsageError: a run of this name, or an object of one, exists already.
         ClusterError: the server rejects an object, or cannot be reached; it may have created the object all the same.
     """
-    results: list[Object] = []
     common = has_common_owner(objects)
-    for body in objects:
+    owner: Object | None = None
+
+    def create_one(body: Object) -> Object | None:
         if should_stop():
-            break
-        answer = _post(client, owned_by(results[0], body) if common and results else body, dry=False)
-        results.append(answer)
+            return None
+        answer = _post(client, owned_by(owner, body) if common and owner else body, dry=False)
         on_created(answer)
-    return results
+        return answer
+
+    first_pod = next((index for index, body in enumerate(objects) if kind_of(body) is POD), len(objects))
+    results: list[Object] = []
+    for body in objects[: first_pod + 1]:
+        answer = create_one(body)
+        if answer is None:
+            return results
+        owner = owner or answer
+        results.append(answer)
+    # If one fails, no further ones are begun. That a name is in use counts most: it rules out a removal by label.
+    answers = parallel(create_one, objects[first_pod + 1 :], first=is_taken)
+    return [*results, *filter(None, answers)]
 
 
 def is_taken(error: BaseException) -> bool:
@@ -125,6 +161,27 @@ def _check_queue(client: ApiClient, namespace: str, objects: Sequence[Object]) -
     if priority:
         missing = f"--workload-priority {priority}: the cluster has no WorkloadPriorityClass of this name"
         _check_exists(client, priority_kind(version), "", priority, missing)
+
+
+def _reject_default_queue(objects: Sequence[Object], answer: Object) -> None:
+    """Reject a queue that Kueue gives to what has none: in a namespace with a LocalQueue named "default", to all jobs.
+
+    They would wait without end: pods outside of a queue request ephemeral storage, which few ClusterQueues cover.
+
+    Args:
+        objects: what is to be created.
+        answer: the server's version of one of the objects, with the changes by webhooks.
+
+    Raises:
+        UsageError: the answer is in a queue, and the workload is not.
+    """
+    labels = [one["metadata"].get("labels") or {} for one in objects if kind_of(one) in WORKLOADS]
+    meta = answer.get("metadata") or {}
+    queue = (meta.get("labels") or {}).get(QUEUE_LABEL)
+    if queue and not any(QUEUE_LABEL in one for one in labels):
+        name = printable(str(queue), 253)
+        text = f"Kueue puts every job of namespace {meta.get('namespace')} without a queue into LocalQueue {name}"
+        raise UsageError(text, fix=f"--queue {name}")
 
 
 def _check_exists(client: ApiClient, kind: Kind, namespace: str, name: str, missing: str) -> None:
@@ -211,24 +268,28 @@ def _results_from(found: Object, body: Object) -> bool:
     return matches and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
 
 
-def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachment]) -> list[str]:
-    """Reject network attachments that do not exist: every pod would hang before it starts.
+def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachment], nnodes: int) -> list[str]:
+    """Reject network attachments that do not exist or have too few addresses: pods would hang before they start.
 
     Returns:
         A line for each attachment that this user may not read: if it is missing, only the CNI plugin will report it.
+        One for each attachment whose addresses take minutes.
     """
-    unread = []
-    for where, name in dict.fromkeys((one.namespace, one.name) for one in attachments):
+    lines = []
+    for (where, name), count in Counter((one.namespace, one.name) for one in attachments).items():
         try:
-            client.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
+            found = client.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
         except ApiRefusal as error:
             if error.status == 404:
                 raise missing_attachment_error(client, where, name) from None
             if not is_permission_error(error.status, error.message):
                 raise
             what = NAD.call("get", where)
-            unread.append(f"network attachment {where}/{name} is not checked: not allowed to {what}")
-    return unread
+            lines.append(f"network attachment {where}/{name} is not checked: not allowed to {what}")
+            continue
+        config = str((found.get("spec") or {}).get("config") or "")
+        lines.append(check_addresses(f"{where}/{name}", config, nnodes * count))
+    return [line for line in lines if line]
 
 
 def missing_attachment_error(client: ApiClient, namespace: str, name: str) -> NetworkError:

@@ -18,7 +18,7 @@ from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api_client import ApiClient, connect
 from torchnet.k8s.objects.pod import processes
 from torchnet.k8s.objects.run_objects import pod_of, prepare
-from torchnet.k8s.run.deletion import clear
+from torchnet.k8s.run.cleanup import clear
 from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions
@@ -59,6 +59,7 @@ def monitor_and_report(
     *,
     json_path: str | None,
     warnings: SimpleQueue[str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> int:
     """Monitor a run to its end, report it, and remove it if that is requested.
 
@@ -67,6 +68,7 @@ def monitor_and_report(
     Args:
         json_path: file for the receipt; "-" is standard output.
         warnings: for the console, from threads of the launcher.
+        labels: of the run's pods; None if they are not known, so that a pod is read where they matter.
 
     Returns:
         The exit code.
@@ -105,7 +107,7 @@ def monitor_and_report(
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     if failure is not None and failure["kind"] == "timeout" and not outcome.started:
         # `torchnet attach` has not read the policies before.
-        text = policy_warning(ApiClient(client.access, timeout=_POLICY_SECONDS), known)
+        text = policy_warning(ApiClient(client.access, timeout=_POLICY_SECONDS), known, labels)
         if text:
             console.notice(text, "warning")
     detached = options.detach and not outcome.stopped
@@ -153,7 +155,7 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
 
     Raises:
         UsageError: the options cannot be satisfied, or the run's name is in use.
-        NetworkError: a network attachment does not exist.
+        NetworkError: a network attachment does not exist, or has too few addresses.
         ClusterError: the cluster cannot be reached, or rejects an object. Objects that remain on it have been
             reported.
     """
@@ -182,6 +184,7 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
             console,
             signals,
             warnings.put,
+            job.nnodes,
         )
         if isinstance(known, int):
             return known
@@ -201,7 +204,9 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
             measure=job.output.measure,
         )
         path = job.output.json_path
-        return monitor_and_report(client, known, console, options, signals, json_path=path, warnings=warnings)
+        return monitor_and_report(
+            client, known, console, options, signals, json_path=path, warnings=warnings, labels=labels
+        )
 
 
 def _check_policies(

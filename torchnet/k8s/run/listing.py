@@ -13,8 +13,9 @@ from torchnet.constants import QUEUE_LABEL, RUN_LABEL, STATUS_ANNOTATION, WORKER
 from torchnet.errors import ClusterError, StatusError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
-from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, run_of, selector
+from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, kind_of, run_of, selector
 from torchnet.k8s.client.kueue_api import JOB_UID_LABEL, list_workloads, served_version
+from torchnet.k8s.client.watch import list_pages
 from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.queue_status import evictions, queue_state
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
@@ -26,6 +27,9 @@ from torchnet.text import listed, printable
 Object = dict[str, Any]
 WORKLOAD_KINDS = (JOBSET, JOB, POD)  # the first that has a run describes it
 _REASON = 200  # characters; longer reasons are cut
+_FEW = 8  # queued runs whose Workloads are read one by one
+MANAGED = "app.kubernetes.io/managed-by=torchnet"  # selects the objects of all runs, and others
+_PLAIN_PODS = "!batch.kubernetes.io/job-name"  # selects pods that no Job has created
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,14 @@ def table(client: ApiClient, namespace: str, run: str | None = None, labels: str
         UsageError: no such run, or ``labels`` is not a selector.
         ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
     """
-    workloads, unseen = _list_workloads(client, namespace, run, labels)
+    workloads, unseen = _list_workloads(client, namespace, run, labels, cached=True)
+    if run is not None and not any(workloads.values()):
+        # What the API server's cache does not have yet must not be reported as missing.
+        workloads, unseen = _list_workloads(client, namespace, run, labels)
     pods = workloads[POD]
     if labels:
         # The labels of a workload need not be those of its pods.
-        pods = _list(client, POD, namespace, run)
+        pods = _list(client, POD, namespace, run, cached=True)
     search = build_search(namespace, workloads, unseen)
     return build_table(search, pods, run, _kueue_workloads(client, namespace, search.found.values()))
 
@@ -94,8 +101,7 @@ def build_table(
 
     Args:
         pods: The pods of these runs, and perhaps of others.
-        queued: Kueue's Workloads, as far as they are known: by the UID of their Job or JobSet, or by the name of the
-            run of plain pods.
+        queued: Kueue's Workloads by the UID of their Job or JobSet, as far as they are known.
 
     Raises:
         UsageError: no such run.
@@ -110,7 +116,7 @@ def build_table(
         _row(
             body,
             own[name],
-            queued.get(str(body["metadata"].get("uid")), queued.get(name)),
+            queued.get(str(body["metadata"].get("uid"))),
             detailed=run is not None,
         )
         for name, body in search.found.items()
@@ -139,23 +145,26 @@ def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) 
 
 
 def _kueue_workloads(client: ApiClient, namespace: str, found: Iterable[Object]) -> dict[str, Object]:
-    """Kueue's Workloads by the UID of their Job or JobSet, or by the group's name as `RunSearch` has it.
+    """Kueue's Workloads by the UID of their Job or JobSet; {} if they cannot be read.
 
-    {} if they cannot be read.
+    A few are read one by one, because a list has the pod templates of everybody else's, too.
     """
-    if not any(QUEUE_LABEL in (body["metadata"].get("labels") or {}) for body in found):
+    metas = [body["metadata"] for body in found if kind_of(body) is not POD]
+    queued = [meta for meta in metas if QUEUE_LABEL in (meta.get("labels") or {})]
+    if not queued:
         return {}
     try:
         version = served_version(client)
-        bodies = list_workloads(client, version, namespace) if version else []
+        if not version:
+            bodies = []
+        elif len(queued) > _FEW:
+            bodies = list_workloads(client, version, namespace)
+        else:
+            parts = [list_workloads(client, version, one["namespace"], str(one["uid"])) for one in queued]
+            bodies = [body for part in parts for body in part]
     except ClusterError:
         return {}  # not allowed, or Kueue's controller is down
-    workloads = {}
-    for body in bodies:
-        meta = body["metadata"]
-        name = meta["name"] if namespace else f"{meta['namespace']}/{meta['name']}"
-        workloads[str((meta.get("labels") or {}).get(JOB_UID_LABEL) or name)] = body
-    return workloads
+    return {str((body["metadata"].get("labels") or {}).get(JOB_UID_LABEL)): body for body in bodies}
 
 
 def _attempt(info: RunInfo, workload: Object, queued: Object | None) -> int | None:
@@ -334,33 +343,53 @@ def survey(client: ApiClient, namespace: str, run: str | None = None) -> RunSear
     Raises:
         ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
     """
-    return build_search(namespace, *_list_workloads(client, namespace, run, ""))
+    return build_search(namespace, *_list_workloads(client, namespace, run, "", metadata=True))
 
 
 def selector_of(run: str | None, labels: str = "", label: str = RUN_LABEL) -> str:
     """The label selector of one run's objects, or of all runs', that also match ``labels``.
 
+    Those of all runs are found by what the objects of every version have in common, because a selector cannot ask for
+    one of two keys. They include objects that belong to no run.
+
     Args:
         label: the key of the label with the run's name.
     """
-    return ",".join(filter(None, (selector(run, label) if run else label, labels)))
+    return ",".join(filter(None, (selector(run, label) if run else MANAGED, labels)))
 
 
 def _list_workloads(
-    client: ApiClient, namespace: str, run: str | None, labels: str
+    client: ApiClient,
+    namespace: str,
+    run: str | None,
+    labels: str,
+    *,
+    metadata: bool = False,
+    cached: bool = False,
 ) -> tuple[dict[Kind, list[Object]], ApiRefusal | None]:
-    """The objects that may be runs' workloads, and why JobSets cannot be read (None if they can)."""
-    found: dict[Kind, list[Object]] = {}
-    unseen = None
-    for kind in WORKLOAD_KINDS:
-        try:
-            items = _list(client, kind, namespace, run, labels)
-        except ApiRefusal as error:
-            if kind is not JOBSET or error.status not in (403, 404):
-                raise selector_error(error, labels) from None
-            unseen = unseen_jobsets(client, error)
-        else:
-            found[kind] = items
+    """The objects that may be runs' workloads, and why JobSets cannot be read (None if they can).
+
+    The label of version 0.1 is tried only if no run of this name has the current label.
+
+    Args:
+        metadata: The objects' metadata are enough, and of the pods only those that are workloads themselves.
+        cached: The API server may answer from its cache, which can be some time behind.
+    """
+    for label in RUN_LABELS if run else (RUN_LABEL,):
+        found: dict[Kind, list[Object]] = {}
+        unseen = None
+        for kind in WORKLOAD_KINDS:
+            chosen = f"{labels},{_PLAIN_PODS}".strip(",") if kind is POD and metadata else labels
+            try:
+                items = _list(client, kind, namespace, run, chosen, label, metadata=metadata, cached=cached)
+            except ApiRefusal as error:
+                if kind is not JOBSET or error.status not in (403, 404):
+                    raise selector_error(error, labels) from None
+                unseen = unseen_jobsets(client, error)
+            else:
+                found[kind] = items
+        if any(found.values()):
+            break
     return found, unseen
 
 
@@ -394,6 +423,8 @@ def build_search(
     hidden: dict[str, Object] = {}
     for kind in WORKLOAD_KINDS:
         for item in workloads.get(kind, ()):
+            if not run_of(item["metadata"])[0]:
+                continue
             item = item | {"apiVersion": kind.api, "kind": kind.name}
             name = _key(item, namespace)
             controller = _controller_kind(item)
@@ -406,14 +437,21 @@ def build_search(
     )
 
 
-def _list(client: ApiClient, kind: Kind, namespace: str, run: str | None, labels: str = "") -> list[Object]:
-    """All objects of this kind with a run's label, or with the label of ``run``, of this version and of 0.1."""
-    found: list[Object] = []
-    for label in RUN_LABELS:
-        query = {"labelSelector": selector_of(run, labels, label)}
-        answer = client.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
-        found += answer.get("items") or ()
-    return found
+def _list(
+    client: ApiClient,
+    kind: Kind,
+    namespace: str,
+    run: str | None,
+    labels: str = "",
+    label: str = RUN_LABEL,
+    *,
+    metadata: bool = False,
+    cached: bool = False,
+) -> list[Object]:
+    """All objects of this kind that `selector_of` selects."""
+    query = {"labelSelector": selector_of(run, labels, label)} | ({"resourceVersion": "0"} if cached else {})
+    path, call = kind.path(namespace), kind.call("list", namespace)
+    return list_pages(client, path, call, query, metadata=metadata)[0]
 
 
 def find(client: ApiClient, namespace: str, run: str | None) -> RunInfo:

@@ -22,8 +22,36 @@ from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.worker_set import WorkerStatus
 
 ALL = 16  # up to this many workers, all are followed
+MOST_RANKS = 32  # up to this many ranks' output is followed unless it is asked for
 _WAITING = 20_000  # lines queued for the console; then the followers block
 _TAIL = 200  # lines of a failed worker that was not followed before
+
+
+def followed_nodes(nnodes: int, nproc: int, ranks: Collection[int], *, everybody: bool) -> set[int]:
+    """Return the node ranks of the workers whose logs are followed from the start.
+
+    Each is a connection to the API server and to a kubelet, and the console cannot show a thousand ranks.
+
+    Args:
+        ranks: the ranks that the user has asked for; their workers are followed, however many they are, and rank 0's,
+            whose log holds the receipt.
+        everybody: follow workers of up to 32 ranks; False follows rank 0's alone in a run of more than 16 workers.
+    """
+    asked = {rank // nproc for rank in ranks} | {0}
+    if ranks and not everybody:
+        return asked
+    some = range(min(nnodes, max(1, MOST_RANKS // nproc))) if everybody or nnodes <= ALL else ()
+    return asked | set(some)
+
+
+def followed_text(nnodes: int, nproc: int, ranks: Collection[int], *, everybody: bool) -> str:
+    """Return a line about the ranks whose output is followed; "" if the output of all is, or of those asked for."""
+    nodes = followed_nodes(nnodes, nproc, (), everybody=everybody)
+    if (ranks and not everybody) or len(nodes) == nnodes:
+        return ""
+    last = len(nodes) * nproc - 1  # they are the first ones
+    which = f"ranks 0 to {last}" if last else "rank 0"
+    return f"following the output of {which} of {nnodes * nproc} ranks; --ranks LIST follows others"
 
 
 def allow(nnodes: int, nproc: int, ranks: Collection[int], *, everybody: bool, files: bool = False) -> None:
@@ -31,16 +59,15 @@ def allow(nnodes: int, nproc: int, ranks: Collection[int], *, everybody: bool, f
 
     Args:
         ranks: the selected ranks; empty for the default selection.
-        everybody: all workers are followed.
-        files: all workers are followed, and each rank's output goes to a file.
+        everybody: not only rank 0's worker is followed in a large run.
+        files: the same, and each followed rank's output goes to a file.
 
     Raises:
         UsageError: the machine allows fewer open files.
     """
-    some = len({rank // nproc for rank in ranks} | {0}) if ranks else ALL
-    followed = nnodes if everybody or files else min(nnodes, some)
-    count = READERS + followed + (nnodes * nproc if files else 0)
-    what = f"the logs of {followed} workers" + (f" in {nnodes * nproc} files" if files else "")
+    followed = len(followed_nodes(nnodes, nproc, ranks, everybody=everybody or files))
+    count = READERS + followed + (followed * nproc if files else 0)
+    what = f"the logs of {followed} workers" + (f" in {followed * nproc} files" if files else "")
     rlimits.allow(count, what, "fewer workers: --ranks LIST" + (" without --log-dir" if files else ""))
 
 
@@ -48,9 +75,9 @@ class LogSelection:
     """Starts and holds the followers of a run's logs, one for each pod and container.
 
     Args:
-        ranks: global ranks whose workers are followed besides rank 0's. If empty: all workers of a run of up to 16
-            workers, else rank 0's. Failed workers are followed in any case.
-        everybody: follow all workers.
+        ranks: global ranks whose workers are followed besides rank 0's. If empty: those of `followed_nodes`. Failed
+            workers are followed in any case.
+        everybody: also follow other workers, up to 32 ranks; without ``follow``, all of them.
         extent: which of the lines that a log holds already are read.
         container: ``prepare`` or ``worker``: only this one's logs, and of ``prepare`` only those of the workers that
             ``ranks`` and ``everybody`` select. "" for both: of ``prepare`` rank 0's, which stands for all, and those
@@ -70,8 +97,9 @@ class LogSelection:
         follow: bool = True,
     ) -> None:
         self._client, self._info = client, info
-        self._nodes = {rank // info.nproc_per_node for rank in ranks}
-        self._everybody = everybody
+        self._everybody = everybody and not follow
+        self._asked = {rank // info.nproc_per_node for rank in ranks}
+        self._nodes = followed_nodes(info.nnodes, info.nproc_per_node, ranks, everybody=everybody)
         self._extent, self._container, self._follow = extent, container, follow
         self._queue: queue.Queue[Event] = queue.Queue(_WAITING)
         self._remarks: deque[Event] = deque()  # the consumer's own: it must not block on its own queue
@@ -96,7 +124,7 @@ class LogSelection:
 
     def _is_preparation_read(self, rank: int, *, failed: bool) -> bool:
         if self._container == PREPARE:
-            return self._everybody or rank in self._nodes
+            return self._everybody or rank in (self._asked or self._nodes)
         return self._container != WORKER and (rank == 0 or failed)
 
     def _failing(self, workers: Mapping[int, WorkerStatus]) -> set[int]:
@@ -121,12 +149,7 @@ class LogSelection:
         return silent | {rank for rank in ended if self._info.node(rank) in named}
 
     def _is_selected(self, rank: int) -> bool:
-        if self._everybody:
-            return True
-        if self._nodes:
-            # Rank 0's log holds the receipt; the console hides its output.
-            return rank in self._nodes or rank == 0
-        return rank == 0 or self._info.nnodes <= ALL
+        return self._everybody or rank in self._nodes
 
     def _follow_one(
         self,

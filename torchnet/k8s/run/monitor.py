@@ -24,17 +24,17 @@ from torchnet.k8s.run.attempt_receipts import AttemptReceipts, OnAttempt
 from torchnet.k8s.run.attempts import Attempts
 from torchnet.k8s.run.deletion import NOW_SECONDS
 from torchnet.k8s.run.jobset_restart import JobSetRestart
-from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection
+from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection, followed_text
 from torchnet.k8s.run.node_loss import NodeLoss
 from torchnet.k8s.run.outcome import first_failure, settle
-from torchnet.k8s.run.pending import PendingReasons, WorkloadStatus, cold_start
 from torchnet.k8s.run.phase import TRANSITIONS, Phase
 from torchnet.k8s.run.pod_logs import LogExtent
 from torchnet.k8s.run.queue_status import QueueStatus
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.start_clock import QUEUE, StartClock
+from torchnet.k8s.run.start_progress import StartProgress
 from torchnet.k8s.run.stop import RunStop
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
+from torchnet.k8s.run.workload_status import WorkloadStatus
 from torchnet.signals import Signals
 
 
@@ -87,7 +87,7 @@ class RunOutcome:
 
 _TICK_SECONDS = 0.1
 _READING_TICK_SECONDS = 0.02
-_EVENTS_SECONDS = 2.0  # before Events are read: an ordinary start does not need them
+_SECONDS_PER_WORKER = 1e-4
 # Before all workers have started: for an agent to report its failure to those that have joined. Then they are stopped.
 _START_FAILURE_SECONDS = 3.0
 PATIENCE_SECONDS = 15.0  # beyond --grace, for workers to exit before torchnet stops waiting for them
@@ -96,16 +96,9 @@ _KEEP_SECONDS = 3.0  # at the end, for a stop with --keep to complete
 _SETTLE_SECONDS = 0.5  # for states that are still on their way
 DRAIN_SECONDS = 8.0  # for the last lines of the logs
 _STOPPED_DRAIN_SECONDS = 1.5  # the same once the pods are deleted
+_NUMBER_SECONDS = 2.0  # for a launcher that only watches a run to know how often its queue has evicted it
 _LEAVE_SECONDS = 0.6  # after a second signal, for the stop to be accepted: some senders send two at once
 _INTERRUPTED_DRAIN_SECONDS = 0.5  # for the last lines of the logs after a signal
-
-
-class _Start:
-    """The start of one attempt, until all of its workers have started."""
-
-    def __init__(self, info: RunInfo) -> None:
-        self.reasons = PendingReasons(info)
-        self.clock = StartClock()
 
 
 class RunMonitor:
@@ -133,6 +126,8 @@ class RunMonitor:
         self._worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
         self._workload_status = WorkloadStatus(client, info)
         everybody = options.log_dir is not None
+        if text := followed_text(info.nnodes, info.nproc_per_node, options.ranks, everybody=everybody):
+            console.notice(text)
         self._log_selection = LogSelection(
             client, info, ranks=options.ranks, everybody=everybody, extent=LogExtent(tail=options.tail)
         )
@@ -143,7 +138,12 @@ class RunMonitor:
         self._node_loss = NodeLoss(info, warn)
         self._jobset_restart = JobSetRestart(info, self._worker_set, self._node_loss, warn)
         self._attempts = Attempts(
-            info, self._worker_set, self._workload_status, warn, lambda: self._attempt_number
+            info,
+            self._worker_set,
+            self._workload_status,
+            warn,
+            lambda: self._attempt_number,
+            self._console.notice,
         )
         self._queue_status = QueueStatus(client, info)
         self._attempt_receipts = AttemptReceipts(
@@ -159,11 +159,12 @@ class RunMonitor:
         self._reports_attempt = not options.stops
         self._failure: Failure | None = None
         self._error: TorchnetError | None = None
+        self._eviction = ""  # why the run is left on the cluster, because its queue does not admit it again
         self._signal_count = 0
         self.phase = Phase.SUBMITTED
         self._phase_began = self._tick_began = time.monotonic()
         self._timeout_began = self._phase_began  # moves on while no timeout runs
-        self._start: _Start | None = _Start(info)  # None once all workers have started
+        self._start: StartProgress | None = self._new_start()  # None once all workers have started
         self._stop_at: float | None = None  # FAILING: when the monitor stops the run
         self._workload_ended: float | None = None  # monotonic time at which the workload was seen to be over
         self._methods: dict[Phase, Callable[[float, float], RunOutcome | None]] = {
@@ -199,11 +200,14 @@ class RunMonitor:
                 time.sleep(_READING_TICK_SECONDS)
                 changed = False
             else:
+                # The states of many workers are taken together: each time costs the work for all workers.
+                time.sleep(min(_TICK_SECONDS, self._info.nnodes * _SECONDS_PER_WORKER))
                 changed = self._take_states()
             self._dispatcher.take(all_of_it=self.phase is Phase.STOPPING)
             if self._error is not None:
                 raise self._error
             if changed:
+                self._workload_status.expect_change()
                 self._workers = self._worker_set.workers()
                 self._node_loss.correct(self._workers)
                 self._log_selection.update(self._workers)
@@ -271,6 +275,8 @@ class RunMonitor:
     def _decide(self) -> RunOutcome | None:
         now = time.monotonic()
         passed, self._tick_began = now - self._tick_began, now
+        if self._awaits_number(now):
+            return self._take_signals()
         if self.phase not in (Phase.FAILING, Phase.STOPPING):
             self._follow_attempts(now)
         if self.phase in (Phase.PAUSED, Phase.EVICTED):
@@ -284,20 +290,18 @@ class RunMonitor:
 
     def _follow_attempts(self, now: float) -> None:
         """Begin the next attempt after a suspension, and enter or leave PAUSED and EVICTED."""
-        if self._reports_attempt and self.phase is not Phase.SUBMITTED:
-            self._report_attempt(now)
         if self._attempts.update(now):
             number = self._attempt_number - 1
-            self._attempt_receipts.add(
-                number, self._attempts.ended_uids, lambda: self._suspension_failure(number), now
-            )
+            cause = lambda: self._attempts.failure(number, self._queue_status.eviction)  # noqa: E731
+            self._attempt_receipts.add(number, self._attempts.ended_uids, cause, now)
             self._queue_status.next_attempt()
             self._workers = self._worker_set.workers()
             self._node_loss.forget()
             self._jobset_restart.forget()
             self._dispatcher.next_attempt()
             self._begin_attempt()
-        if self._attempts.evicted:
+        self._eviction = self._eviction or self._attempts.eviction or self._deactivation()
+        if self._eviction:
             if self.phase is not Phase.EVICTED:
                 self._enter(Phase.EVICTED)
         elif self._attempts.paused:
@@ -311,29 +315,34 @@ class RunMonitor:
         """The number of the current attempt, or of the next one during a suspension; the first one is 1."""
         return 1 + self._attempts.suspensions + self._jobset_restart.attempt
 
-    def _report_attempt(self, now: float) -> None:
-        """Report the number of the attempt to a launcher that only watches it, once it is known."""
+    def _awaits_number(self, now: float) -> bool:
+        """Whether a launcher that only watches the run waits for the number of the attempt, for 2 s at most."""
+        if not self._reports_attempt or self.phase is Phase.SUBMITTED:
+            return False
         self._tell_queue(now)
         if self._queue_status.is_read:
             self._reports_attempt = False
-            self._attempts.earlier = self._queue_status.evictions
-            if self._attempt_number > 1:
-                self._console.notice(f"{self._info.run}: this is attempt {self._attempt_number}")
+            count = self._queue_status.evictions if self._info.queue else 0
+            self._attempts.set_evictions(count, is_evicted=self._queue_status.is_evicted)
+        waits = self.phase is Phase.STARTING and now - self._phase_began < _NUMBER_SECONDS
+        return self._reports_attempt and waits
 
-    def _suspension_failure(self, number: int) -> Failure:
-        """Why a suspension has ended an attempt, with Kueue's reason if it is known."""
-        why = self._queue_status.eviction
-        text = f"attempt {number} was suspended" + (f" by its queue: {why}" if why else "")
-        return Failure("interrupted", text, STOPPED_CODE, at=time.time())
+    def _deactivation(self) -> str:
+        """Why the run is left, if it is suspended and its queue does not admit it again; attach goes on watching."""
+        waits = self._options.stops and self.phase in (Phase.STARTING, Phase.PAUSED)
+        return self._queue_status.deactivation if waits and self._workload_status.suspension().active else ""
 
     def _tell_queue(self, now: float) -> None:
         """Show what Kueue reports of the run."""
         for text in self._queue_status.changes(now):
             self._console.notice(f"{self._info.run}: {text}")
 
+    def _new_start(self) -> StartProgress:
+        return StartProgress(self._info, self._workload_status, self._console.notice)
+
     def _begin_attempt(self) -> None:
         """Reset what belongs to one attempt: its start timeout and its reasons to wait."""
-        self._start = _Start(self._info)
+        self._start = self._new_start()
         if self.phase is Phase.RUNNING:
             self._enter(Phase.STARTING)
 
@@ -361,28 +370,20 @@ class RunMonitor:
         """PAUSED: only a signal or the next read of the workload changes anything."""
         self._tell_queue(now)
         if self._start is not None:
-            self._count(self._start.clock, passed, QUEUE)
+            self._start.count(passed)
         return None
 
-    def _count(self, clock: StartClock, passed: float, waits_for: str) -> bool:
-        """Count the seconds that have passed, and show at times what was waited for; return whether they are free."""
-        free = clock.count(passed, waits_for)
-        if text := clock.progress():
-            self._console.notice(text)
-        return free
-
     def _wait_for_evicted_pods(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
-        """EVICTED: leave a group of plain pods that its queue has evicted, once its pods have ended."""
-        alive = self._alive()
+        """EVICTED: leave a run that its queue has evicted for good, once its pods have ended."""
+        former = self._worker_set.former(self._attempts.ended_uids).values()
+        alive = [*self._alive(), *(one for one in former if one.ended is None)]
         patience = max((one.patience for one in alive), default=0.0) + PATIENCE_SECONDS
         if alive and now - self._phase_began < patience:
             return None
         self._drain(DRAIN_SECONDS)
-        failure = Failure("interrupted", self._attempts.eviction, STOPPED_CODE, at=time.time())
-        receipt = self._settle(failure)
-        return RunOutcome(
-            receipt, int(receipt["exit_code"]), self._attempts.eviction, commands=("status", "down")
-        )
+        receipt = self._settle(Failure("interrupted", self._eviction, STOPPED_CODE, at=time.time()))
+        commands = ("status", "down") if self._info.kind is POD else ("attach", "status", "down")
+        return RunOutcome(receipt, int(receipt["exit_code"]), self._eviction, commands=commands)
 
     def _wait_for_agents(self, now: float, passed: float) -> RunOutcome | None:
         """FAILING: the agents have until the deadline to end the other workers."""
@@ -425,7 +426,7 @@ class RunMonitor:
             return (len(ended) == self._info.nnodes and attempts) or late
         if len(ended) == self._info.nnodes:
             return self._run_stop.wait(0)
-        if self._worker_set.pods():
+        if not self._worker_set.is_empty:
             return False
         # No pods are left: somebody else has deleted the run, or it was kept until its pods were deleted. All plain
         # pods were created before the first list, and no controller creates others.
@@ -475,28 +476,15 @@ class RunMonitor:
         if self._start is None:
             return True
         workers = self._jobset_restart.workers if self._jobset_restart.attempt else self._workers
-        queued = self._workload_status.queued(workers)
-        if len([one for one in workers.values() if one.started or one.ended]) == self._info.nnodes:
+        if self._start.has_started(workers):
             self._start = None
+            self._workload_status.stop_events()
             return True
-        reasons, clock, event_texts = self._start.reasons, self._start.clock, {}
-        if not queued and clock.passed > _EVENTS_SECONDS:
-            event_texts = self._workload_status.event_texts(workers)
-        if self._count(clock, passed, QUEUE if queued else cold_start(workers, event_texts)):
+        if self._start.update(workers, self._worker_set.replaced, now, passed):
             self._timeout_began += passed
-        replaced = self._worker_set.replaced()
-        for text in reasons.lines(workers, event_texts, queued, now, replaced=replaced):
-            self._console.notice(text)
         limit = self._options.start_timeout
-        if limit is not None and clock.seconds > limit and self._failure is None:
-            found = reasons.reasons(workers, event_texts, queued, replaced=replaced)
-            shown = [f"{name}: {why}" for name, why in list(found.items())[:16]]
-            more = [f"and {len(found) - 16} more"] if len(found) > 16 else []
-            count = len([one for one in workers.values() if one.started])
-            first = (
-                f"timed out after --start-timeout {limit:g} s: {count} of {self._info.nnodes} workers started"
-            )
-            text = "\n".join([first, *shown, *more])
+        if limit is not None and self._start.seconds > limit and self._failure is None:
+            text = self._start.timeout_text(limit, self._worker_set.replaced())
             self._fail(Failure("timeout", text, 124, at=time.time()))
         return False
 
@@ -519,7 +507,11 @@ class RunMonitor:
             return
         # The first process of a container does not receive SIGTERM until it has installed a handler, so a preparation
         # that has just begun would run to its end. Before the training, there is nothing to save.
-        early = self._signal_count > 0 and not any(one.started for one in self._workers.values())
+        # The pods of an earlier attempt may still exist, and save theirs.
+        saves = self._worker_set.exist(self._attempts.ended_uids | self._jobset_restart.ended_uids)
+        early = (
+            self._signal_count > 0 and not saves and not any(one.started for one in self._workers.values())
+        )
         self._enter(Phase.STOPPING)
         self._run_stop.begin(NOW_SECONDS if early else None, self._options.grace + PATIENCE_SECONDS)
 
@@ -545,7 +537,7 @@ class RunMonitor:
         self._drain(drain)
         self._client.stop.set()
         lost = self._jobset_restart.lost if self._info.restarts and self._workload_status.failed() else None
-        receipt = self._settle(self._failure or lost)
+        receipt = self._settle(self._failure or lost or self._attempts.deletion())
         stopped = self.phase is Phase.STOPPING
         kept = self._options.keep and self._run_stop.keeps
         started = self._start is None

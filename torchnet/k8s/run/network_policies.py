@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchnet.constants import COMMON_LABELS, JOIN_PORT, RUN_LABEL
+from torchnet.constants import JOIN_PORT
 from torchnet.errors import ClusterError
 from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.client.kinds import NETWORK_POLICY
+from torchnet.k8s.client.kinds import NETWORK_POLICY, POD
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.text import listed, printable
 
@@ -154,14 +154,24 @@ def policy_warning(client: ApiClient, info: RunInfo, labels: Mapping[str, str] |
     """Return a warning if the policies that exist deny what the run needs; "" if not, or if they cannot be listed.
 
     Args:
-        labels: of the pods; by default those that all pods of the run have.
+        labels: of the pods; by default those of a pod that exists, without which there is no warning.
     """
     if info.nnodes == 1 or info.network != "multus-status":
         return ""  # nobody to join, a host's network, or fixed addresses on the backend
     try:
         path, call = NETWORK_POLICY.path(info.namespace), NETWORK_POLICY.call("list", info.namespace)
         answer = client.call("GET", path, call, patience=0.0)
+        labels = _pod_labels(client, info) if labels is None else labels
     except ClusterError:
         return ""
-    labels = labels if labels is not None else {**COMMON_LABELS, RUN_LABEL: info.run}
+    if not labels:
+        return ""
     return warning_text(denied_traffic(answer.get("items") or (), info.namespace, labels), info.namespace)
+
+
+def _pod_labels(client: ApiClient, info: RunInfo) -> Mapping[str, str]:
+    """Return the labels of a pod of the run, among them the user's own; {} if it has no pods."""
+    query = {"labelSelector": info.selector, "limit": 1}
+    path, call = POD.path(info.namespace), POD.call("list", info.namespace)
+    pods = client.call("GET", path, call, query=query, patience=0.0).get("items") or ()
+    return next((one["metadata"].get("labels") or {} for one in pods), {})

@@ -1,8 +1,9 @@
 """Container logs over the API: a thread and a connection for each growing log; complete logs share threads.
 
 Threads, not asyncio: the official client is synchronous, and an event loop would need a second client with its own
-cluster configuration. Usually, up to 16 workers are followed. With --log-dir, and by ``torchnet logs -f``, all are: up
-to 10,000 threads, each blocked in one read. Complete logs are read by up to :data:`READERS` threads in turn.
+cluster configuration. Usually, up to 32 ranks are followed (`torchnet.k8s.run.log_stream`), and with ``--ranks`` as
+many as it names, each by a thread that is blocked in one read. Complete logs are read by up to :data:`READERS` threads
+in turn.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from torchnet.errors import ClusterError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
+from torchnet.k8s.client.backoff import Backoff
 from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.client.watch import internal_error, lines
 from torchnet.k8s.run.log_parser import LONGEST, Resume, StampedLine, stamped
 
 _SILENCE = 600.0  # seconds without a line before the log is opened again: the connection may be dead
-RETRY_SECONDS = 1.0
+RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0  # doubled while a stream brings no line
 READERS = 32
 
 Line = Callable[[StampedLine], None]
@@ -112,6 +114,7 @@ class LogFollower:
         self._line, self._warn, self._follow = line, warn, follow
         self._extent = extent
         self._resume = Resume()
+        self._is_new = False  # whether the present stream has brought a line
         self._ended = threading.Event()
         self._done = threading.Event()
 
@@ -140,14 +143,18 @@ class LogFollower:
         return not self._done.is_set()
 
     def _work(self) -> None:
+        backoff = Backoff(RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         try:
             while not self._client.stop.is_set():
+                self._is_new = False
                 last = self._ended.is_set() or not self._follow
                 whole = self._read(follow=not last)
                 if (last and whole) or self._client.stop.is_set():
                     return
+                if self._is_new:
+                    backoff.reset()
                 # If the stream ended normally, the end of the container is about to be reported.
-                self._ended.wait(RETRY_SECONDS if whole else 0.2)
+                self._ended.wait(backoff.next() if whole else 0.2)
         except ApiRefusal as error:
             # 404: the pod and its log have been deleted. 400: no such container, or it has never started.
             if error.status not in (400, 404):
@@ -191,4 +198,5 @@ class LogFollower:
                 self._warn(
                     f"the log of {self._pod} is incomplete: log rotation removed the lines between {first} and {last}"
                 )
+            self._is_new = True
             self._line(line)

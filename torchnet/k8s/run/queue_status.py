@@ -1,7 +1,7 @@
 """What Kueue reports of a queued run: the conditions of its Workload, in Kueue's own words, and its evictions.
 
-A thread of its own reads the Workload at intervals, and only while somebody asks for it. Users who may not read
-Workloads see the suspension of the Job or JobSet alone.
+A thread of its own reads the Workload at intervals, which grow while nothing changes, and only while somebody asks for
+it. Users who may not read Workloads see the suspension of the Job or JobSet alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torchnet.errors import ClusterError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import POD
-from torchnet.k8s.client.kueue_api import get_workload, list_workloads, served_version
+from torchnet.k8s.client.kueue_api import GROUP, get_workload, list_workloads, served_version
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.text import printable
 
 Object = Mapping[str, Any]
-READ_SECONDS = 2.0  # between two reads
+READ_SECONDS, _LONGEST_SECONDS = 2.0, 10.0  # between two reads, doubled while they bring nothing new
 QUIET_SECONDS = (
     30.0  # between two messages of one condition: with each job of the queue, the missing quota changes
 )
@@ -95,15 +95,36 @@ class QueueStatus:
         self._version, self._name = "", info.run if info.kind is POD else ""
         self._busy = False
         self._asked_at = float("-inf")
+        self._unchanged = 0  # reads that have brought nothing new
         self._shown: dict[str, tuple[str, float]] = {}
         self._problem = ""
         self._off = not info.queue
 
     @property
-    def evictions(self) -> int:
-        """How often Kueue had evicted the run at the last read; 0 if that is not known."""
+    def evictions(self) -> int | None:
+        """How often Kueue had evicted the run at the last read; None if that is not known."""
         with self._lock:
-            return evictions(self._workload or {})
+            return None if self._workload is None else evictions(self._workload)
+
+    @property
+    def is_evicted(self) -> bool:
+        """Whether Kueue had evicted the run at the last read, and not admitted it again."""
+        with self._lock:
+            return "Evicted" in condition_texts(self._workload or {})
+
+    @property
+    def deactivation(self) -> str:
+        """The message with which a launcher leaves a run that Kueue does not admit again by itself; "" if it does."""
+        with self._lock:
+            workload = self._workload or {}
+        if (workload.get("spec") or {}).get("active", True) is not False:
+            return ""
+        name, namespace = workload["metadata"]["name"], self._info.namespace
+        return (
+            "its Kueue Workload is deactivated, so that its queue does not admit it again by itself; its objects stay "
+            f"on the cluster. To queue it again: kubectl patch workloads.{GROUP} {name} -n {namespace} --type merge "
+            """-p '{"spec":{"active":true}}'"""
+        )
 
     @property
     def eviction(self) -> str:
@@ -140,12 +161,13 @@ class QueueStatus:
     def next_attempt(self) -> None:
         """Forget what was read and shown: the next attempt meets the same conditions again."""
         with self._lock:
-            self._workload = None
+            self._workload, self._unchanged = None, 0
         self._shown.clear()
         self._asked_at = float("-inf")
 
     def _refresh(self, now: float) -> None:
-        if self._off or self._busy or now - self._asked_at < READ_SECONDS:
+        every = min(READ_SECONDS * 2.0**self._unchanged, max(READ_SECONDS, _LONGEST_SECONDS))
+        if self._off or self._busy or now - self._asked_at < every:
             return
         self._asked_at, self._busy = now, True
         try:
@@ -162,9 +184,9 @@ class QueueStatus:
             if isinstance(error, ApiRefusal) and error.status in (401, 403):
                 self._end(f"cannot read what Kueue reports of the run: {error.text}")
         else:
-            if found is not None:
-                with self._lock:
-                    self._workload = found
+            with self._lock:
+                self._unchanged = min(10, self._unchanged + 1) if found in (None, self._workload) else 0
+                self._workload = self._workload if found is None else found
         finally:
             self._busy = False
 

@@ -6,19 +6,24 @@ from torchnet.constants import COLD_START_SECONDS
 from torchnet.units import seconds as duration
 
 QUEUE = "its queue"
-_FIRST_PROGRESS_SECONDS, _LAST_PROGRESS_SECONDS = 60.0, 3600.0  # between two messages, which become rarer
+FIRST_PROGRESS_SECONDS, _LAST_PROGRESS_SECONDS = 60.0, 3600.0  # between two messages, which become rarer
 
 
 class StartClock:
-    """Counts the seconds of one attempt's start."""
+    """Counts the seconds of one attempt's start.
 
-    def __init__(self) -> None:
+    Args:
+        queue: what messages call that which the run waits for while it is suspended.
+    """
+
+    def __init__(self, queue: str = QUEUE) -> None:
+        self._queue = queue
         self.seconds = 0.0
         """Seconds of --start-timeout that have passed."""
         self.passed = 0.0
         """Seconds since the attempt began, without those in a queue."""
         self._free: dict[str, float] = {}
-        self._next_progress = _FIRST_PROGRESS_SECONDS
+        self._next_progress = FIRST_PROGRESS_SECONDS
 
     def count(self, passed: float, waits_for: str) -> bool:
         """Add the seconds that have passed; return whether they are free, so that no timeout counts them.
@@ -43,5 +48,8 @@ class StartClock:
         if waited < self._next_progress:
             return ""
         self._next_progress = waited + min(waited, _LAST_PROGRESS_SECONDS)
-        parts = [f"{duration(seconds)} for {what}" for what, seconds in self._free.items()]
+        parts = [
+            f"{duration(one)} for {self._queue if what == QUEUE else what}"
+            for what, one in self._free.items()
+        ]
         return f"waited {' and '.join(parts)}, which counts for no timeout"

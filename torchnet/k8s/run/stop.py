@@ -4,11 +4,13 @@ With ``--keep``, each pod gets activeDeadlineSeconds: once they have passed, its
 (ActiveDeadlineHandler in pkg/kubelet/active_deadline.go). A Job's own deadline, or its suspension, would delete running
 pods. It is therefore set last, when no pod runs, so that the Job creates no replacement later. The Job of a JobSet
 belongs to the JobSet and is not changed: such a run is kept if the end of its pods ends the JobSet, and removed if not.
+
+A run that its queue has not admitted is removed, too. Otherwise its queue would admit it later, perhaps by preempting
+another run, only for its pods to end after a second.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -17,16 +19,18 @@ from typing import Any
 from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
+from torchnet.k8s.client.backoff import Backoff
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, Kind
+from torchnet.k8s.client.parallel import parallel
+from torchnet.k8s.client.pod_watch import PodWatch
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.deletion import stop
-from torchnet.k8s.run.pod_logs import LogReaders
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.suspension import terminal
+from torchnet.k8s.run.suspension import suspension, terminal
 
 _GONE = (404, 409)  # HTTP statuses: the object is gone, or has changed
 _NOW = {"spec": {"activeDeadlineSeconds": 1}}  # the smallest value that the API accepts
-_PAUSE = 0.3
+_PAUSE = 0.3  # seconds between two looks
 _JOBSET_SECONDS = 5.0  # for the controllers to fail the Job and then the JobSet, once the last pod has ended
 
 
@@ -56,17 +60,38 @@ def _wait_for_jobset_end(client: ApiClient, info: RunInfo) -> bool:
 
     It does not end if a worker has no pod, or was stopped during its preparation: the Job then creates another pod.
     """
-    until = time.monotonic() + _JOBSET_SECONDS
+    until, backoff = time.monotonic() + _JOBSET_SECONDS, Backoff(_PAUSE, _JOBSET_SECONDS)
     while True:
         found = _jobset(client, info)
         if not found or terminal(found):
             return True
-        if time.monotonic() > until or client.stop.wait(_PAUSE):
+        if time.monotonic() > until or client.stop.wait(min(backoff.next(), until - time.monotonic() + 0.1)):
             return False
+
+
+def is_queued(client: ApiClient, info: RunInfo) -> bool:
+    """Whether this Job is suspended, or all of these plain pods have scheduling gates; False if that cannot be read."""
+    query = {"labelSelector": info.selector} if info.kind is POD else {}
+    name, verb = ("", "list") if info.kind is POD else (info.name, "get")
+    try:
+        found = client.call(
+            "GET",
+            info.kind.path(info.namespace, name),
+            info.kind.call(verb, info.namespace, name),
+            query=query,
+        )
+    except ClusterError:
+        return False  # the requests that end the run report it
+    if info.kind is not POD:
+        return suspension(found).active
+    pods = found.get("items") or ()
+    return bool(pods) and all((pod.get("spec") or {}).get("schedulingGates") for pod in pods)
 
 
 def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
     """End the workers within ``patience`` seconds, and keep their objects.
+
+    A suspended Job is left as it is.
 
     Returns:
         What could not be done, for a message; "" if all was.
@@ -77,29 +102,27 @@ def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
     until = time.monotonic() + patience
     ended_uids: set[str] = set()
     why = ""
-    while True:
-        running = [pod for pod in _pods(client, info) if _is_running(pod)]
-        new = [pod for pod in running if pod["metadata"]["uid"] not in ended_uids]
-        ended_uids |= {pod["metadata"]["uid"] for pod in new}
-        why = _end_pods(client, info.namespace, [str(pod["metadata"]["name"]) for pod in new]) or why
-        # A pod without a node has nothing to keep, so it is not waited for.
-        on_nodes = [pod for pod in running if (pod.get("spec") or {}).get("nodeName")]
-        if why or not on_nodes or time.monotonic() > until or client.stop.wait(_PAUSE):
-            break
+    with PodWatch(client, info.namespace, info.selector) as pods:
+        while not pods.is_listed and not client.stop.is_set():
+            pods.wait(_PAUSE)
+        while True:
+            running = [pod for pod in pods.bodies().values() if _is_running(pod)]
+            new = [pod for pod in running if pod["metadata"]["uid"] not in ended_uids]
+            ended_uids |= {pod["metadata"]["uid"] for pod in new}
+            why = _end_pods(client, info.namespace, [str(pod["metadata"]["name"]) for pod in new]) or why
+            # A pod without a node has nothing to keep, so it is not waited for.
+            on_nodes = [pod for pod in running if (pod.get("spec") or {}).get("nodeName")]
+            if why or not on_nodes or time.monotonic() > until or client.stop.is_set():
+                break
+            pods.wait(_PAUSE)
     if info.kind is POD:
         return f"keeps running: {why}" if why else ""
-    if info.kind is JOBSET:
+    if info.kind is JOBSET or is_queued(client, info):
         return why
     problem = _patch(client, JOB, info.namespace, info.pod_creator)
     if problem:
         return f"may still be running: {problem}"
     return f"cannot stop its pods in place, so they are deleted: {why}" if why else ""
-
-
-def _pods(client: ApiClient, info: RunInfo) -> list[dict[str, Any]]:
-    query = {"labelSelector": info.selector}
-    call = POD.call("list", info.namespace)
-    return list(client.call("GET", POD.path(info.namespace), call, query=query).get("items") or ())
 
 
 def _is_running(pod: dict[str, Any]) -> bool:
@@ -108,12 +131,7 @@ def _is_running(pod: dict[str, Any]) -> bool:
 
 
 def _end_pods(client: ApiClient, namespace: str, pods: list[str]) -> str:
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    readers = LogReaders()
-    for pod in pods:
-        readers.take(lambda pod=pod: answers.put(_patch(client, POD, namespace, pod)))  # type: ignore[misc]
-    problems = [answers.get() for _ in pods]
-    return next(filter(None, problems), "")
+    return next(filter(None, parallel(lambda pod: _patch(client, POD, namespace, pod), pods)), "")
 
 
 def _patch(client: ApiClient, kind: Kind, namespace: str, name: str) -> str:
@@ -157,6 +175,7 @@ class RunStop:
         self._client, self._info = client, info
         self._notice, self._on_error = notice, on_error
         self._done = threading.Event()
+        self._hurries = threading.Event()
         self._complete = False
         self.keeps = keep
         """Whether the pods stay. Set to False for a JobSet that would create pods again."""
@@ -178,7 +197,8 @@ class RunStop:
         return not self.keeps or self.since is None or self._done.wait(seconds)
 
     def progress(self, seconds: float) -> str:
-        """What is known of the stop after up to ``seconds``, for a launcher that does not wait for its end."""
+        """Hurry, and say what is known of the stop after up to ``seconds``: the launcher leaves before its end."""
+        self._hurries.set()
         if not self._done.wait(seconds):
             state = (
                 "its pods have not terminated yet"
@@ -210,13 +230,17 @@ class RunStop:
             if not removed:
                 return not why
             self.keeps = False
-        return not stop(client, info.namespace, info.run, grace=grace).problems
+        protects = lambda: not self._hurries.is_set()  # noqa: E731
+        return not stop(client, info.namespace, info.run, grace=grace, protects=protects).problems
 
     def _keep(self, patience: float) -> tuple[str, bool]:
         """End the pods in place; return what went wrong (or ""), and whether the run must be removed therefore."""
         client, info = self._client, self._info
         if info.kind is not JOBSET:
-            why = end_in_place(client, info, patience)
+            gated = info.kind is POD and is_queued(client, info)
+            why = "" if gated else end_in_place(client, info, patience)
+            if gated or is_queued(client, info):  # perhaps suspended while its pods ended
+                return "the run waits for its queue and would start later, so it is removed", True
             return f"{info.run} {why}" if why else "", False
         if _restarts_left(_jobset(client, info)):
             return "the JobSet has restarts left and would restart its workers, so the run is removed", True

@@ -17,7 +17,8 @@ from torchnet.k8s.client.api_errors import ApiUnreachable
 from torchnet.k8s.client.kinds import WORKLOADS, kind_of
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run import creation
-from torchnet.k8s.run.deletion import INTERRUPTED, clear, delete_objects
+from torchnet.k8s.run.cleanup import INTERRUPTED, clear
+from torchnet.k8s.run.deletion import delete_objects
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, ask, in_thread
 from torchnet.k8s.run.owner_references import set_owners
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
@@ -38,6 +39,7 @@ def start(
     console: Console,
     signals: Signals,
     warn: Callable[[str], None],
+    nnodes: int = 1,
 ) -> RunInfo | int:
     """Check and create a run's objects. After a signal or an error, the created objects are removed again.
 
@@ -45,18 +47,19 @@ def start(
         pod: one pod of the workload, for the check.
         attachments: those of the pods.
         warn: receives a defect in setting the owner references, later and from another thread.
+        nnodes: how many pods the workload has.
 
     Returns:
         The run, or the exit code after a signal.
 
     Raises:
         UsageError: a run of this name, or an object of one, exists already.
-        NetworkError: a network attachment that the pods name does not exist.
+        NetworkError: a network attachment that the pods name does not exist, or has too few addresses.
         ClusterError: the server rejects an object, or cannot be reached.
         Left: a signal came before anything was created.
     """
     silence = client.access.silence
-    check = lambda: creation.check(client, rendered, pod, attachments)  # noqa: E731
+    check = lambda: creation.check(client, rendered, pod, attachments, nnodes)  # noqa: E731
     for line in ask(check, signals, NOTHING_CREATED, client=client):
         console.notice(line)
     created: list[Object] = []

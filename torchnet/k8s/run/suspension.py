@@ -57,9 +57,11 @@ class Suspension:
             return False
         if self.active:
             return True
-        # A pod that was deleted while no watch ran has no known deletion time.
-        at = over - float(meta.get("deletionGracePeriodSeconds") or 0) if over else _created(meta)
-        return at <= self.resumed
+        if over:
+            return over - float(meta.get("deletionGracePeriodSeconds") or 0) <= self.resumed
+        # A pod that was deleted while no watch ran has no known deletion time. If it had started before the
+        # resumption, it is one of an earlier attempt.
+        return 0 < _started(pod) < self.resumed
 
 
 def suspension(workload: Object | None) -> Suspension:
@@ -100,5 +102,13 @@ def evicted(pods: Iterable[Object]) -> str:
     return ""
 
 
-def _created(meta: Object) -> float:
-    return seconds(meta.get("creationTimestamp"))
+def _started(pod: Object) -> float:
+    """Unix time at which the pod's first container started, as far as it is known; 0.0 if none is known to have."""
+    status = pod.get("status") or {}
+    states = [
+        state
+        for field in ("initContainerStatuses", "containerStatuses")
+        for one in status.get(field) or ()
+        for state in (one.get("state") or {}).values()
+    ]
+    return min((at for state in states if (at := seconds(state.get("startedAt")))), default=0.0)

@@ -4,14 +4,16 @@ The kubelet and the scheduler write the conditions and container states that are
 Kubernetes documentation); their reasons are shown unchanged. A pod is identified by its UID. Of two states of one pod,
 the one with the higher resourceVersion counts (comparable within one resource type: KEP-5504), and a deleted pod never
 comes back. So a new list after a lost watch neither duplicates nor undoes anything.
+
+A run may have a thousand pods, each with ten changes during its start. A change therefore costs the work for one pod
+and one rank, and of each pod only what is read here is kept.
 """
 
 from __future__ import annotations
 
-import calendar
-import time
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from torchnet.constants import (
@@ -167,6 +169,7 @@ def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
     disruption = _condition(status, "DisruptionTarget")
     detail = (
         disruption.get("message")
+        or _eviction(status)
         or status.get("message")
         or status.get("reason")
         or "terminated by the cluster"
@@ -183,14 +186,21 @@ def _leaving(meta: dict[str, Any], status: dict[str, Any]) -> str:
     if disruption.get("status") == "True":
         detail = disruption.get("message") or disruption.get("reason") or ""
         return f"its pod was disrupted: {' '.join(str(detail).split())}"
-    if status.get("reason") == "Evicted":  # for its own use of the disk, which is no disruption
-        detail = " ".join(str(status.get("message") or "").split())
-        fix = "--ephemeral-storage sets the limit" if any(word in detail for word in _DISK) else ""
-        return "; ".join(filter(None, (f"its pod was evicted: {detail}", fix)))
-    return "its pod was deleted" if meta.get("deletionTimestamp") else ""
+    return _eviction(status) or ("its pod was deleted" if meta.get("deletionTimestamp") else "")
+
+
+def _eviction(status: dict[str, Any]) -> str:
+    """Why the kubelet has evicted the pod, for its own use of the disk for example, which is no disruption; or ""."""
+    if status.get("reason") != "Evicted":
+        return ""
+    detail = " ".join(str(status.get("message") or "").split())
+    fix = "--ephemeral-storage sets the limit" if any(word in detail for word in _DISK) else ""
+    return "; ".join(filter(None, (f"its pod was evicted: {detail}", fix)))
 
 
 def _why(status: dict[str, Any], done: dict[str, Any], code: int) -> str:
+    if eviction := _eviction(status):
+        return f"exit code {code}: {eviction}"
     reason = str(status.get("reason") or done.get("reason") or "")
     detail = str(_condition(status, "DisruptionTarget").get("message") or status.get("message") or "")
     words = [part for part in (reason if reason not in ("Error", "Completed") else "", detail) if part]
@@ -205,7 +215,7 @@ def _condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
 def seconds(stamp: str | None) -> float:
     """Unix time of an API time stamp; 0.0 if there is none."""
     try:
-        return float(calendar.timegm(time.strptime(str(stamp)[:19], "%Y-%m-%dT%H:%M:%S")))
+        return datetime.fromisoformat(f"{str(stamp)[:19]}+00:00").timestamp()
     except ValueError:
         return 0.0
 
@@ -235,19 +245,22 @@ class WorkerSet:
         self._replaces = replaces
         self._pods: dict[str, Pod] = {}
         self._gone: dict[str, _Gone] = {}
+        self._statuses: dict[str, WorkerStatus] = {}  # by UID, of every pod that was ever seen
+        self._uids: dict[int, set[str]] = {}  # by rank, the same
         self._departures: set[tuple[str, str]] = set()
         self._forgotten: set[str] = set()  # UIDs
         self.is_listed = False
         """Whether a complete list of the pods has arrived."""
-        # A cache until the next event, because the computation takes a while.
+        # The workers as of the last call, and the ranks that have changed since, by the attempts that were asked for.
         self._cache: dict[Container[int] | None, dict[int, WorkerStatus]] = {}
+        self._changed: dict[Container[int] | None, set[int]] = {}
 
     def event(self, kind: str, pod: Pod) -> None:
         """Process one event of a watch: ADDED, MODIFIED or DELETED."""
         uid = pod["metadata"]["uid"]
-        if rank_of(pod) is None:
+        rank = rank_of(pod)
+        if rank is None:
             return
-        self._cache = {}
         newest = self._newer(uid, pod)
         if kind == "DELETED" or uid in self._gone:
             self._pods.pop(uid, None)
@@ -255,7 +268,9 @@ class WorkerSet:
             self._departures.add((uid, "gone"))
         else:
             self._pods[uid] = newest
-        one = worker(newest)
+        one = self._statuses[uid] = worker(newest)
+        self._uids.setdefault(rank, set()).add(uid)
+        self._note_change(rank)
         if one.leaving:
             self._departures.add((uid, "leaving"))
         if one.ended is not None:
@@ -266,12 +281,16 @@ class WorkerSet:
         self.is_listed = True
         pods = list(pods)
         present = {pod["metadata"]["uid"] for pod in pods}
-        self._cache = {}
         for uid in self._pods.keys() - present:
             self._gone[uid] = _Gone(self._pods.pop(uid))
             self._departures.add((uid, "gone"))
+            self._note_change(self._statuses[uid].rank)
         for pod in pods:
             self.event("ADDED", pod)
+
+    def _note_change(self, rank: int) -> None:
+        for ranks in self._changed.values():
+            ranks.add(rank)
 
     @property
     def departures(self) -> int:
@@ -287,14 +306,14 @@ class WorkerSet:
     def forget(self, uids: Iterable[str]) -> frozenset[str]:
         """Exclude these pods from the workers for good; return those that were not excluded before."""
         new = frozenset(uids) - self._forgotten
-        if new:
-            self._forgotten |= new
-            self._cache = {}
+        self._forgotten |= new
+        for uid in new & self._statuses.keys():
+            self._note_change(self._statuses[uid].rank)
         return new
 
     def _newer(self, uid: str, pod: Pod) -> Pod:
         previous = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
-        return pod if previous is None or _version(pod) >= _version(previous) else previous
+        return _compact(pod) if previous is None or _version(pod) >= _version(previous) else previous
 
     def workers(self, attempts: Container[int] | None = None) -> dict[int, WorkerStatus]:
         """The worker of each rank that has, or had, a pod.
@@ -308,17 +327,32 @@ class WorkerSet:
             attempts: consider only the pods of these attempts.
         """
         if attempts not in self._cache:
-            self._cache[attempts] = self._workers(attempts)
-        return dict(self._cache[attempts])
+            self._cache[attempts], self._changed[attempts] = {}, set(self._uids)
+        found, changed = self._cache[attempts], self._changed[attempts]
+        is_sorted = True
+        for rank in changed:
+            chosen = self._choose(rank, attempts)
+            if chosen is None:
+                found.pop(rank, None)
+            else:
+                is_sorted = is_sorted and rank in found
+                found[rank] = chosen
+        changed.clear()
+        if not is_sorted:
+            self._cache[attempts] = found = {rank: found[rank] for rank in sorted(found)}
+        return dict(found)
 
-    def _workers(self, attempts: Container[int] | None) -> dict[int, WorkerStatus]:
-        chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], WorkerStatus]] = {}
-        for pod, gone in self.seen():
-            if pod["metadata"]["uid"] in self._forgotten:
-                continue
+    def _choose(self, rank: int, attempts: Container[int] | None) -> WorkerStatus | None:
+        """The worker of this rank among all of its pods; None if it has none."""
+        if rank >= self._nnodes:
+            return None
+        chosen: tuple[tuple[bool, tuple[int, str, str]], WorkerStatus] | None = None
+        for uid in self._uids[rank] - self._forgotten:
+            gone = uid in self._gone
+            pod = self._gone[uid].last if gone else self._pods[uid]
             if attempts is not None and age_key(pod)[0] not in attempts:
                 continue
-            one = worker(pod)
+            one = self._statuses[uid]
             if self._replaces and gone and not one.started and one.ended is None:
                 continue
             if (
@@ -333,9 +367,9 @@ class WorkerSet:
             key = (final, age_key(pod) if not final else _first(age_key(pod)))
             if gone and one.stage != "ended":
                 one = _deleted(one)
-            if one.rank < self._nnodes and (one.rank not in chosen or key > chosen[one.rank][0]):
-                chosen[one.rank] = (key, one)
-        return {rank: chosen[rank][1] for rank in sorted(chosen)}
+            if chosen is None or key > chosen[0]:
+                chosen = key, one
+        return None if chosen is None else chosen[1]
 
     def _replaced(self, ended: WorkerExit, one: WorkerStatus) -> bool:
         """Whether the workload replaces this worker.
@@ -349,7 +383,7 @@ class WorkerSet:
         found = {}
         for pod, gone in sorted(self.seen(), key=lambda one: age_key(one[0])):
             if pod["metadata"]["uid"] in uids:
-                one = worker(pod)
+                one = self._statuses[pod["metadata"]["uid"]]
                 found[one.rank] = _deleted(one) if gone and one.ended is None else one
         return {rank: found[rank] for rank in sorted(found)}
 
@@ -365,16 +399,24 @@ class WorkerSet:
         present = self.workers()
         if len(present) >= self._nnodes:
             return {}
-        found = [
-            one
-            for one in map(worker, sorted(self._pods.values(), key=age_key))
-            if one.rank not in present and one.uid not in self._forgotten
-        ]
+        missing = [rank for rank in self._uids if rank not in present]
+        uids = [uid for rank in missing for uid in self._uids[rank] if uid in self._pods]
+        uids.sort(key=lambda uid: age_key(self._pods[uid]))
+        found = [self._statuses[uid] for uid in uids if uid not in self._forgotten]
         detail = {one.rank: one.ended.message for one in found if one.ended is not None}
         return {rank: m.failure.text for rank, m in detail.items() if m is not None and m.failure is not None}
 
+    def exist(self, uids: Iterable[str]) -> bool:
+        """Whether any of these pods exists."""
+        return any(uid in self._pods for uid in uids)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pod exists."""
+        return not self._pods
+
     def pods(self) -> dict[str, Pod]:
-        """The pods that exist, by name."""
+        """The pods that exist, by name; of each only what `WorkerSet` keeps."""
         return {pod["metadata"]["name"]: pod for pod in self._pods.values()}
 
 
@@ -387,6 +429,13 @@ def _first(key: tuple[int, str, str]) -> tuple[int, str, str]:
     """Reverse the order of age: of several pods that have trained, the first one is the job's worker."""
     attempt, made, uid = key
     return -attempt, "".join(chr(0x10FFFF - ord(c)) for c in made), uid
+
+
+def _compact(pod: Pod) -> Pod:
+    """Only what is read of a pod: most of the others' 12 KB are its specification and the names of managed fields."""
+    meta = {name: value for name, value in pod["metadata"].items() if name != "managedFields"}
+    spec = {"nodeName": (pod.get("spec") or {}).get("nodeName")}
+    return {"metadata": meta, "spec": spec, "status": pod.get("status") or {}}
 
 
 def _version(pod: Pod) -> int:

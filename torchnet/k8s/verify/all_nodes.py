@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,22 +10,22 @@ from torchnet.constants import RUN_LABEL
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.client.kinds import EVENT, POD
-from torchnet.k8s.client.watch import Watch
+from torchnet.k8s.client.kinds import POD, selector
+from torchnet.k8s.client.parallel import parallel
+from torchnet.k8s.client.pod_watch import PodWatch
 from torchnet.k8s.run.creation import create
-from torchnet.k8s.run.pending import latest_event_texts
+from torchnet.k8s.run.event_texts import latest_event_texts
 from torchnet.k8s.run.worker_set import worker
 from torchnet.k8s.verify.check import Check, Result, unknown
 from torchnet.k8s.verify.cluster_report import ClusterReport
 from torchnet.k8s.verify.live_pods import START_SECONDS, LivePods
-from torchnet.k8s.verify.parallel import parallel
 from torchnet.k8s.verify.paths import Path, check_paths
+from torchnet.k8s.verify.pod_events import PodEvents
 from torchnet.k8s.verify.pod_report import PodReport, address_of, check_pod, read_report
 from torchnet.k8s.verify.pod_start import (
     find_rejected_token,
     has_clock_stopped,
     not_started_error,
-    of_pod,
     rejected_token_error,
 )
 from torchnet.k8s.verify.pods import (
@@ -43,9 +42,8 @@ from torchnet.k8s.verify.schedule import partners, rounds
 from torchnet.units import counted
 
 Object = dict[str, Any]
-LOOK_SECONDS = 10.0  # between two reads of the namespace's Events, while a pod has not started
+LOOK_SECONDS = 10.0  # between two looks at the Events of the pods that have not started
 _LATE_SECONDS = 30.0  # for the end of a pod after its plan
-_PAGE, _PAGES = 500, 20  # of Events
 
 
 class AllNodes:
@@ -80,8 +78,10 @@ class AllNodes:
         """
         create(self._client, [scripts(self._run, self._pods.namespace)], lambda _: None)
         parallel(self._create, range(len(self._nodes)))
-        with PodWatch(self._client, self._pods.namespace, self._run) as states:
-            self._wait_for_start(states)
+        namespace = self._pods.namespace
+        with PodWatch(self._client, namespace, selector(self._run)) as states:
+            with PodEvents(self._client, namespace, f"{self._run}-") as events:
+                self._wait_for_start(states, events)
             addresses = self._addresses(states)
             yield from self._check_started(len(addresses))
             yield from self._failed.values()
@@ -89,18 +89,28 @@ class AllNodes:
                 self._judge_nodes([])
                 yield unknown("paths", "fewer than two nodes can be paired", "kubectl get pods -o wide")
                 return
+            shown = set(self._failed)
             names = list(addresses)
             schedule = rounds(len(names))
             self._give_plans(names, addresses, len(schedule))
             self._wait_for_end(states, names, len(schedule))
             bodies = states.bodies()
-        reports = dict(zip(names, parallel(lambda name: self._result(bodies.get(name)), names), strict=True))
+        for name in names:
+            if name not in bodies:
+                self._disappear(name)
+        there = [name for name in names if name not in self._failed]
+        results = parallel(lambda name: read_report(self._pods.result(bodies[name])), there)
+        reports = dict(zip(there, results, strict=True))
         paths = [
             path
             for pairs in schedule
             for one, other in pairs
+            if reports.keys() >= {names[one], names[other]}
             for path in self._paths(names[one], names[other], reports[names[one]])
         ]
+        yield from (check for name, check in self._failed.items() if name not in shown)
+        if not paths:
+            yield unknown("paths", "fewer than two nodes can be paired", "kubectl get pods -o wide")
         yield from check_paths(paths)
         self._judge_nodes(paths)
 
@@ -113,7 +123,7 @@ class AllNodes:
 
     # -- the start ----------------------------------------------------------------------------------------------
 
-    def _wait_for_start(self, states: PodWatch) -> None:
+    def _wait_for_start(self, states: PodWatch, events: PodEvents) -> None:
         """Wait until each pod runs or has failed; a pod that has not started in time has failed."""
         looked = time.monotonic()
         until = dict.fromkeys(self._nodes, looked + START_SECONDS)
@@ -132,10 +142,9 @@ class AllNodes:
             if not waiting and not absent:
                 return
             if waiting and now > looked + LOOK_SECONDS:
-                looked, events = now, self._events()
-                stopped = 0
+                looked, stopped = now, 0
                 for name, one in waiting.items():
-                    own = of_pod(events, one.uid)
+                    own = events.of(one.uid)
                     texts |= latest_event_texts(own, {name: one.uid})
                     if find_rejected_token(own):
                         self._fail(name, rejected_token_error(self._nodes[name], self._pods.multus))
@@ -149,7 +158,7 @@ class AllNodes:
                 if now <= limit or name in self._failed:
                     continue
                 if name in absent:
-                    self._fail(name, NetworkError(f"{name} does not exist any more"))
+                    self._disappear(name)
                 elif name in waiting:
                     one = waiting[name]
                     why = texts.get(name) or one.why or one.stage
@@ -162,9 +171,12 @@ class AllNodes:
         """Read what each running pod says of itself; return the addresses of those that can test paths, by rail."""
         bodies = states.bodies()
         names = [name for name in self._nodes if name not in self._failed]
-        answers = parallel(lambda name: self._report(bodies[name]), names)
+        answers = parallel(self._report, names)
         found = {}
         for name, answer in zip(names, answers, strict=True):
+            if answer is None or name not in bodies:
+                self._disappear(name)
+                continue
             if isinstance(answer, NetworkError):
                 self._fail(name, answer)
                 continue
@@ -180,15 +192,24 @@ class AllNodes:
                 found[name] = own
         return found
 
-    def _report(self, body: Object) -> PodReport | NetworkError:
+    def _report(self, name: str) -> PodReport | NetworkError | None:
+        """Read what a pod says of itself; None if it does not exist any more."""
         try:
-            return read_report(self._pods.log(body["metadata"]["name"]))
+            return read_report(self._pods.log(name))
         except NetworkError as error:
             return error
+        except ApiRefusal as error:
+            if error.status != 404:
+                raise
+            return None
 
     def _fail(self, name: str, error: TorchnetError, *, known: bool = True) -> None:
         node = self._nodes[name]
         self._failed[name] = Check(f"node {node}", not known, error.text, error.fix, known)
+
+    def _disappear(self, name: str) -> None:
+        """Note that a pod was deleted, with its node or for another pod: that says nothing about the network."""
+        self._fail(name, NetworkError(f"{name} does not exist any more"), known=False)
 
     def _check_started(self, count: int) -> Iterator[Check]:
         evidence = f"usable on {count} of {counted(len(self._nodes), 'node')}"
@@ -214,14 +235,19 @@ class AllNodes:
         def give(name: str) -> None:
             namespace = self._pods.namespace
             metadata = {"annotations": plan_annotation(plan(steps[name], rails, bandwidth=True))}
-            self._client.call(
-                "PATCH",
-                POD.path(namespace, name),
-                POD.call("patch", namespace, name),
-                query={"fieldManager": "torchnet"},
-                body={"metadata": metadata},
-                content=MERGE_PATCH,
-            )
+            try:
+                self._client.call(
+                    "PATCH",
+                    POD.path(namespace, name),
+                    POD.call("patch", namespace, name),
+                    query={"fieldManager": "torchnet"},
+                    body={"metadata": metadata},
+                    content=MERGE_PATCH,
+                )
+            except ApiRefusal as error:
+                if error.status != 404:
+                    raise
+                self._disappear(name)
 
         parallel(give, names)
 
@@ -233,11 +259,6 @@ class AllNodes:
             if all(name not in bodies or worker(bodies[name]).stage == "ended" for name in names):
                 return
             self._pods.pause()
-
-    def _result(self, body: Object | None) -> PodReport:
-        return (
-            PodReport(problem="its pod was deleted") if body is None else read_report(self._pods.result(body))
-        )
 
     def _paths(self, one: str, other: str, report: PodReport) -> Iterator[Path]:
         """Yield the results of a pair, from the report of the pod that asked."""
@@ -262,76 +283,5 @@ class AllNodes:
         for node in self._nodes.values():
             self._cluster_report.nodes.setdefault(node, _NOT_TESTED)
 
-    def _events(self) -> list[Object]:
-        """Return the Events about pods of the namespace; [] if this user may not list them."""
-        found: list[Object] = []
-        rest, namespace = "", self._pods.namespace
-        for _ in range(_PAGES):
-            query: dict[str, object] = {"fieldSelector": "involvedObject.kind=Pod", "limit": _PAGE}
-            query |= {"continue": rest} if rest else {}
-            try:
-                answer = self._client.call(
-                    "GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query
-                )
-            except ApiRefusal:
-                return found
-            found += answer.get("items") or ()
-            rest = str((answer.get("metadata") or {}).get("continue") or "")
-            if not rest:
-                break
-        return found
-
 
 _NOT_TESTED: tuple[Result, str] = ("unknown", "no partner")
-
-
-class PodWatch:
-    """The newest states of the pods with a run's label, followed by a watch while the block runs."""
-
-    def __init__(self, client: ApiClient, namespace: str, run: str) -> None:
-        self._client = ApiClient(client.access)  # of its own, because the end of the block stops it
-        self._lock = threading.Lock()
-        self._bodies: dict[str, Object] = {}
-        self._error: TorchnetError | None = None
-        self._watch = Watch(
-            self._client,
-            namespace,
-            run,
-            on_list=self._list,
-            on_event=self._event,
-            on_error=self._fail,
-        )
-
-    def __enter__(self) -> PodWatch:
-        self._watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.stop.set()
-
-    def bodies(self) -> dict[str, Object]:
-        """Return the pods by name.
-
-        Raises:
-            ClusterError: The watch has given up.
-        """
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            return dict(self._bodies)
-
-    def _list(self, pods: list[Object]) -> None:
-        with self._lock:
-            self._bodies = {one["metadata"]["name"]: one for one in pods}
-
-    def _event(self, kind: str, body: Object) -> None:
-        with self._lock:
-            name = body["metadata"]["name"]
-            if kind == "DELETED":
-                self._bodies.pop(name, None)
-            else:
-                self._bodies[name] = body
-
-    def _fail(self, error: TorchnetError) -> None:
-        with self._lock:
-            self._error = error

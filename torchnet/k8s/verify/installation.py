@@ -31,12 +31,14 @@ class Installation:
     Attributes:
         choice: The nodes; None if this user may not list them.
         multus: Multus's DaemonSet, as kubectl's arguments.
+        faulty: By usable node, the failed check that concerns it alone: the nodes without a daemon.
     """
 
     def __init__(self, client: ApiClient, options: PodOptions) -> None:
         self._client, self._options = client, options
         self.choice: NodeChoice | None = None
         self.multus = MULTUS
+        self.faulty: dict[str, Check] = {}
 
     def checks(self) -> Iterator[Check]:
         """Yield each check as soon as it is done.
@@ -73,7 +75,9 @@ class Installation:
                 evidence = f"no DaemonSet with app={app} in {SYSTEM}; not allowed to list other namespaces"
                 return unknown(title, evidence, DAEMONSET.call("list", "").question)
             usable = self.choice.usable if self.choice is not None and self.choice.usable else None
-            return check_plugin(self._client, title, app, sets, usable)
+            check, without = check_plugin(self._client, title, app, sets, usable)
+            self.faulty |= dict.fromkeys(without, check)
+            return check
         except ApiRefusal as error:
             return unreadable(title, error)
 
@@ -97,26 +101,24 @@ def nodes(client: ApiClient) -> list[Object]:
 
 def check_plugin(
     client: ApiClient, title: str, app: str, sets: Sequence[Object], usable: Sequence[str] | None
-) -> Check:
-    """Check that the pods of the DaemonSets with the label ``app`` run on these nodes.
+) -> tuple[Check, Sequence[str]]:
+    """Check that the pods of the DaemonSets with the label ``app`` are Ready on these nodes.
+
+    The DaemonSets' status counts all nodes, also those that are not Ready or in maintenance. So it decides only where
+    the nodes are not known, and even then some missing pods say nothing about the nodes that test pods get.
 
     Args:
         sets: The DaemonSets, in whichever namespace they are.
-        usable: The nodes; None if they are not known, so that the DaemonSets' own status decides.
+        usable: The nodes; None if they are not known.
+
+    Returns:
+        The check, and the nodes where no such pod is Ready.
     """
     if not sets:
         fix = f"torchnet manifests {app} | kubectl apply -f -"
-        return Check(title, False, f"no DaemonSet with app={app} in any namespace", fix)
-    ready = 0
-    for one in sets:
-        status, meta = one.get("status") or {}, one["metadata"]
-        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
-        if ready < wanted:
-            evidence = f"DaemonSet {meta['namespace']}/{meta['name']}: {ready} of {wanted} Ready"
-            fix = f"kubectl describe pods -n {meta['namespace']} -l app={app}"
-            return Check(title, False, evidence, fix)
+        return Check(title, False, f"no DaemonSet with app={app} in any namespace", fix), ()
     if usable is None:
-        return Check(title, True, f"all {ready} pods of its DaemonSet are Ready")
+        return _check_status(title, app, sets), ()
     namespaces = sorted({str(one["metadata"]["namespace"]) for one in sets})
     query = {"labelSelector": f"app={app}"}
     pods = [
@@ -127,16 +129,31 @@ def check_plugin(
         )
         or ()
     ]
-    running = {
-        str((one.get("spec") or {}).get("nodeName"))
-        for one in pods
-        if (one.get("status") or {}).get("phase") == "Running"
-    }
-    without = [node for node in usable if node not in running]
+    ready = {str((one.get("spec") or {}).get("nodeName")) for one in pods if _is_ready(one)}
+    without = [node for node in usable if node not in ready]
     if without:
         fix = f"kubectl get pods -n {namespaces[0]} -l app={app} -o wide"
-        return Check(title, False, f"not running on {listed(without, limit=8)}", fix)
-    return Check(title, True, f"Running on {len(usable)} of {len(usable)} nodes")
+        return Check(title, False, f"not Ready on {listed(without, limit=8)}", fix), without
+    return Check(title, True, f"Ready on {len(usable)} of {len(usable)} nodes"), ()
+
+
+def _check_status(title: str, app: str, sets: Sequence[Object]) -> Check:
+    """Check the pods of DaemonSets by their own status."""
+    ready = 0
+    for one in sets:
+        status, meta = one.get("status") or {}, one["metadata"]
+        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+        if ready < wanted:
+            evidence = f"DaemonSet {meta['namespace']}/{meta['name']}: {ready} of {wanted} Ready"
+            fix = f"kubectl describe pods -n {meta['namespace']} -l app={app}"
+            return unknown(title, evidence, fix) if ready else Check(title, False, evidence, fix)
+    return Check(title, True, f"all {ready} pods of its DaemonSet are Ready")
+
+
+def _is_ready(pod: Object) -> bool:
+    """Whether a pod is Ready. The phase of a pod that crashes again and again is Running, too."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 
 def _daemonsets(client: ApiClient, query: dict[str, str]) -> tuple[Sequence[Object], bool]:

@@ -10,8 +10,9 @@ from torchnet.constants import WORKER
 from torchnet.errors import NetworkError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
+from torchnet.k8s.client.backoff import Backoff
 from torchnet.k8s.client.kinds import EVENT, POD
-from torchnet.k8s.run.pending import latest_event_texts
+from torchnet.k8s.run.event_texts import latest_event_texts
 from torchnet.k8s.run.worker_set import worker
 from torchnet.k8s.verify.installation import MULTUS
 from torchnet.k8s.verify.pod_report import NO_PYTHON
@@ -27,7 +28,7 @@ from torchnet.text import loads, printable
 Object = dict[str, Any]
 START_SECONDS, ANSWER_SECONDS = 90.0, 60.0
 PAUSE = 0.3
-LOOK_SECONDS = 5.0  # between two reads of a pod's Events
+LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 5.0, 30.0  # between two reads of a pod's Events, at first and at last
 _NOT_RUN = (126, 127, 128)  # exit codes of shells and the kubelet for a command that could not be run
 _AGAIN = "run torchnet verify again: the address of a recently deleted pod may still be in use"
 _LONGEST = 65536  # bytes of a test pod's log
@@ -70,6 +71,8 @@ class LivePods:
             Stopped: The caller no longer waits.
         """
         until, looked, shown = time.monotonic() + seconds, time.monotonic(), ""
+        backoff = Backoff(LOOK_SECONDS, _LONGEST_LOOK_SECONDS)
+        every = backoff.next()
         while True:
             body = self._get(name)
             one = worker(body)
@@ -77,8 +80,8 @@ class LivePods:
                 return body
             self.require_running(body)
             now, reason = time.monotonic(), one.why if one.stage == "queued" else ""
-            if one.stage == "creating" and now > min(looked + LOOK_SECONDS, until):
-                looked, events = now, self._events(body)
+            if one.stage == "creating" and now > min(looked + every, until):
+                looked, every, events = now, backoff.next(), self._events(body)
                 if find_rejected_token(events):
                     raise rejected_token_error(one.node, self.multus)
                 reason = "its node pulls the image" if has_clock_stopped(one, events) else ""
@@ -186,7 +189,7 @@ class LivePods:
 
     def _events(self, body: Object) -> list[Object]:
         """Return the Events about the pod; [] if this user may not list them."""
-        query = {"fieldSelector": f"involvedObject.name={body['metadata']['name']}"}
+        query = {"fieldSelector": f"involvedObject.uid={body['metadata'].get('uid')}"}
         call = EVENT.call("list", self.namespace)
         try:
             answer = self._client.call("GET", EVENT.path(self.namespace), call, query=query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,14 @@ from torchnet.text import listed, printable
 Object = dict[str, Any]
 _CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 _NAMED = 8  # nodes that a message names
+# Taints of nodes that no job should be sent to: those of the control plane, and those of nodes that are drained, in
+# trouble or not ready for pods yet ("Well-Known Labels, Annotations and Taints" in Kubernetes' documentation).
+_NEVER_TOLERATED = (
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,8 @@ class NodeChoice:
     Attributes:
         usable: Names of the nodes that pods can be scheduled to, sorted.
         left_out: By node, why it is not among them. Nodes that the selector does not match are in neither.
-        taints: The taints, as KEY:EFFECT, that keep pods off nodes and that no toleration matches.
+        taints: The taints to tolerate, as KEY:EFFECT, so that pods can be scheduled to most of the nodes left out; ()
+            if there are none, or none that a job should tolerate.
     """
 
     usable: tuple[str, ...]
@@ -35,7 +45,7 @@ def choose(
     """Return which nodes are Ready, match the selector, and have no NoSchedule or NoExecute taint that counts."""
     usable: list[str] = []
     left_out: dict[str, str] = {}
-    taints: set[str] = set()
+    tolerable: Counter[tuple[str, ...]] = Counter()  # by the taints of a node, all of which need a toleration
     for node in nodes:
         meta, spec = node["metadata"], node.get("spec") or {}
         labels = meta.get("labels") or {}
@@ -55,11 +65,13 @@ def choose(
             left_out[name] = "not Ready"
         elif against:
             texts = [_text(one) for one in against]
-            taints |= set(texts)
+            if not any(str(one.get("key")).startswith(_NEVER_TOLERATED) for one in against):
+                tolerable[tuple(sorted(texts))] += 1
             left_out[name] = f"taint {', '.join(texts)}"
         else:
             usable.append(name)
-    return NodeChoice(tuple(sorted(usable)), dict(sorted(left_out.items())), tuple(sorted(taints)))
+    taints = min(tolerable, key=lambda one: (-tolerable[one], one), default=())
+    return NodeChoice(tuple(sorted(usable)), dict(sorted(left_out.items())), taints)
 
 
 def check_nodes(choice: NodeChoice, selector: Mapping[str, str]) -> Check:
@@ -67,7 +79,7 @@ def check_nodes(choice: NodeChoice, selector: Mapping[str, str]) -> Check:
     named = [f"{node} ({why})" for node, why in choice.left_out.items()]
     more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     left = printable(", ".join(named[:_NAMED])) + more
-    fix = f"--toleration {choice.taints[0]}" if choice.taints else "kubectl get nodes"
+    fix = " ".join(f"--toleration {one}" for one in choice.taints) or "kubectl get nodes"
     if not choice.usable:
         where = f" with the label {listed([f'{k}={v}' for k, v in selector.items()])}" if selector else ""
         evidence = f"no node{where} is Ready and accepts these pods"

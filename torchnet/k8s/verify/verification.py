@@ -13,6 +13,7 @@ from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.kinds import NODE
+from torchnet.k8s.run.creation import check_pod as check_by_dry_run
 from torchnet.k8s.run.creation import create
 from torchnet.k8s.run.deletion import remove
 from torchnet.k8s.verify.all_nodes import AllNodes
@@ -43,6 +44,8 @@ def verify(
 ) -> Iterator[Check]:
     """Yield the checks in order, each as soon as it is done; the test pods run only if no other check failed.
 
+    With ``all_nodes``, a failed check that concerns single nodes alone only leaves these nodes without a test pod.
+
     Args:
         options: What the test pods are like; each network has its namespace.
         alive: Once it returns False, no more objects are created, and those that exist are deleted.
@@ -52,6 +55,7 @@ def verify(
         progress: Receives a line while something takes its time.
 
     Raises:
+        UsageError: Kueue would put the pods into a queue that was not asked for.
         ClusterError: The cluster cannot be reached, or does not allow this user to create what is needed, or with
             ``all_nodes`` to list the nodes. The text also names the objects that could not be deleted.
     """
@@ -60,19 +64,24 @@ def verify(
     installation = Installation(client, options)
     good = True
     for check in installation.checks():
-        good = good and check.good
+        good = good and (check.good or (all_nodes and check in installation.faulty.values()))
         yield check
         if all_nodes and installation.choice is None:
             raise _no_nodes_error()
     choice = installation.choice
     if choice is not None and all_nodes:
         cluster_report.nodes |= {node: ("unknown", why) for node, why in choice.left_out.items()}
+        faulty = {node: f"{check.name}: {check.evidence}" for node, check in installation.faulty.items()}
+        cluster_report.nodes |= {node: ("fail", why) for node, why in faulty.items()}
+        good = good and faulty.keys() < set(choice.usable)
     if not good or not alive():
         return
     run = f"verify-{secrets.token_hex(3)}"
+    check_by_dry_run(client, pod(run, namespace, 0, options))
     pods = LivePods(client, namespace, alive, multus=installation.multus, progress=progress)
     if all_nodes and choice is not None:
-        checks = AllNodes(client, run, options, choice.usable, pods, cluster_report).checks()
+        usable = [node for node in choice.usable if node not in installation.faulty]
+        checks = AllNodes(client, run, options, usable, pods, cluster_report).checks()
     else:
         nodes = None if choice is None else choice.usable
         checks = _two_pods(client, run, options, nodes, pods, cluster_report)

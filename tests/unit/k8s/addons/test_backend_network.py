@@ -92,7 +92,7 @@ def test_with_gateways_the_daemon_set_adds_the_routes_that_the_head_shows() -> N
     for mode in ("l3", "l3s"):
         options = parse(BACKEND, {"mode": mode, "slices": GATEWAYS})
         manifests, head = render(BACKEND, options)
-        _, files, daemon = (manifest.body for manifest in manifests)
+        _, files, daemon = (dict(manifest.body) for manifest in manifests)
         assert "The DaemonSet adds these routes" in head
         for part, gateway in (one.partition("=")[2].split(",via=") for one in GATEWAYS):
             assert f"ip -6 route replace {part} via {gateway} dev ens5" in head

@@ -178,6 +178,21 @@ def test_what_comes_without_the_clients_wrapping(error: Exception, text: str) ->
     assert failure_reason(error) == text
 
 
+@pytest.mark.parametrize(
+    ("verb", "resource", "without"),
+    [
+        ("create", "networkpolicies.networking.k8s.io", "; or launch with --network-policy none"),
+        ("create", "services", "; or launch with --static-ips"),
+        ("list", "networkpolicies.networking.k8s.io", ""),
+        ("create", "secrets", ""),
+    ],
+)
+def test_a_missing_right_that_an_option_makes_unnecessary(verb: str, resource: str, without: str) -> None:
+    message = f'{resource} "train" is forbidden: User "eve" cannot {verb} resource "{resource}"'
+    error = parse_refusal(ApiCall(verb, resource, "ml"), 403, json.dumps({"message": message}).encode())
+    assert error.fix == f"kubectl auth can-i {verb} {resource} -n ml{without}"
+
+
 def test_the_wording_of_refusals(tmp_path: Path) -> None:
     create, read = POD.call("create", "ml", "train-0"), POD.call("get", "ml", "train-0")
     cases: list[tuple[ApiCall, int, object]] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,9 +124,10 @@ def test_a_right_that_is_taken_away_ends_it(server: Server, seen: Seen) -> None:
 
 
 def test_an_event_that_cannot_be_read_is_made_up_for_by_a_new_list(
-    server: Server, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "_UNREAD", 0.01)
+    monkeypatch.setattr(watch, "_FIRST_PAUSE", 0.01)
+    seen = Seen(server.address, tmp_path)
     unread = [
         b"not JSON\n",
         b"[1]\n",
@@ -143,6 +145,47 @@ def test_an_event_that_cannot_be_read_is_made_up_for_by_a_new_list(
         ("listed", ["last"]),
         ("ADDED", "a"),
     ]
+
+
+def test_a_server_that_fails_in_the_stream_is_not_asked_again_and_again(server: Server, seen: Seen) -> None:
+    """Each new list may be 10 MB: the intervals double, also where each stream brings an event before its error."""
+    error = {"kind": "Status", "code": 500, "message": "etcdserver: request timed out"}
+    server.answers = [listed(5), *[stream(("ADDED", pod("a", 6)), ("ERROR", error)), listed(6)] * 20]
+    seen.watch.start()
+    seen.next(2)
+    time.sleep(2.5)
+    assert 3 <= versions(server).count("list") <= 5
+
+
+def test_a_server_that_ends_each_stream_at_once_is_asked_ever_more_rarely(server: Server, seen: Seen) -> None:
+    server.answers = [listed(5), stream()]
+    seen.watch.start()
+    seen.next(1)
+    time.sleep(2.5)
+    assert 4 <= len(server.asked) <= 6
+    assert versions(server).count("list") == 1
+
+
+def paged(version: int, rest: str, *names: str) -> tuple[int, dict[str, str], Any]:
+    status, headers, body = listed(version, *names)
+    return status, headers, body | {"metadata": body["metadata"] | {"continue": rest}}
+
+
+def test_a_long_list_is_read_in_pages(server: Server, seen: Seen) -> None:
+    server.answers = [paged(5, "two", "a"), listed(5, "b"), stream()]
+    seen.watch.start()
+    assert seen.next(1) == [("listed", ["a", "b"])]
+    asked = [parse_qs(urlsplit(path).query) for _, _, path, _ in server.asked[:2]]
+    assert [one["limit"] for one in asked] == [["500"], ["500"]]
+    assert [one.get("continue") for one in asked] == [None, ["two"]]
+
+
+def test_pages_that_are_too_old_are_read_at_once(server: Server, seen: Seen) -> None:
+    server.answers = [paged(5, "two", "a"), (410, {}, GONE), listed(9, "a", "b"), stream()]
+    seen.watch.start()
+    assert seen.next(1) == [("listed", ["a", "b"])]
+    asked = [parse_qs(urlsplit(path).query) for _, _, path, _ in server.asked[:3]]
+    assert [sorted(one) for one in asked][2] == ["labelSelector"]
 
 
 def test_a_defect_ends_it_with_torchnets_own_exit_code(server: Server, seen: Seen) -> None:

@@ -70,6 +70,14 @@ def test_a_script_without_company_is_not_worth_a_word(tmp_path: Path) -> None:
         *('open("notes.txt")', 'open("./notes.txt")', "os.system('python helpers.py --x')"),
         *('Path(__file__).parent / "notes.txt"', 'f"{root}/notes.txt"'),
         *("a = (", "\0", "print 'python 2'"),
+        *("import_module(name)", 'import_module(f"pkg.{name}")', 'import_module(name="helpers")'),
+        *(
+            'load("./pkg")',
+            'load("data/")',
+            'load(f"data/{name}.csv")',
+            "os.system('python pkg/x.py --in=data/a')",
+        ),
+        *('Path(__file__).parent / "pkg"', 'os.path.join(os.path.dirname(__file__), "data")'),
     ],
 )
 def test_if_it_may_need_them_the_folder_travels(full: Path, line: str) -> None:
@@ -85,7 +93,8 @@ def test_if_it_may_need_them_the_folder_travels(full: Path, line: str) -> None:
     [
         *("import helper", "import torch.helpers", "from torch.pkg import data", "helpers = 1"),
         *('open("data")', 'open("other.txt")', 'x = "notes"', 'load("my-notes.txt")', "# notes.txt"),
-        *('"""As in notes.txt"""', "import_module(name)", "import_module(5)"),
+        *('"""As in notes.txt"""', "import_module(5)", "import_module()", "load(name)"),
+        *('open("/pkg/x")', 'get("https://example.org/data/x")', 'load("org/data")', 'x = "my/data/"'),
     ],
 )
 def test_what_only_looks_like_it_does_not(full: Path, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.unit.kubernetes_objects import (
     terminated,
 )
 from torchnet.k8s.client.kinds import JOBSET
-from torchnet.k8s.run import monitor, queue_status
+from torchnet.k8s.run import monitor, queue_status, start_clock
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.signals import Signals
@@ -52,7 +53,7 @@ class Workload:
     def __init__(self, store: Store, stage: dict[str, Any], *, jobset: bool = False) -> None:
         self.store, self.facts = store, facts(2, jobset=jobset)
         self._number = 0
-        self._body = store.put(job(2) | ({"apiVersion": JOBSET.api, "kind": JOBSET.name} if jobset else {}))
+        self.job = store.put(job(2) | ({"apiVersion": JOBSET.api, "kind": JOBSET.name} if jobset else {}))
         if jobset:
             store.put(job(2) | {"metadata": job(2)["metadata"] | {"name": f"{RUN}-w-0", "labels": {}}})
         self.create(stage)
@@ -78,7 +79,7 @@ class Workload:
 
     def suspend(self) -> None:
         """At once, as a launcher that was busy sees it: its pods have ended by then, and told what they met."""
-        self._set(suspended=True)
+        self.mark(suspended=True)
         for rank, why in enumerate((failure("interrupted", 143), LOST)):
             text = message(rank, why["code"], failure=why)
             done = [{"name": "worker", "state": terminated(why["code"], text)}]
@@ -90,13 +91,13 @@ class Workload:
             del self.store.objects[path]
 
     def resume(self) -> None:
-        self._set(suspended=False)
+        self.mark(suspended=False)
         self.collect()
 
-    def _set(self, *, suspended: bool) -> None:
-        self._body["spec"] = {"suspend": suspended}
+    def mark(self, *, suspended: bool) -> None:
+        self.job["spec"] = {"suspend": suspended}
         condition = {"type": "Suspended", "status": str(suspended), "lastTransitionTime": stamp(time.time())}
-        self._body["status"] = {"conditions": [condition]}
+        self.job["status"] = {"conditions": [condition]}
 
     def succeed(self) -> None:
         """The next attempt trains, and ends well; the pods of earlier ones are gone."""
@@ -106,7 +107,7 @@ class Workload:
         for rank in range(2):
             text = message(rank, 0, job={"exit_code": 0, "reason": "done"} if rank == 0 else None)
             self._put(rank, phase="Succeeded", prepare=terminated(0), worker=terminated(0, text))
-        self._body["status"]["conditions"].append({"type": "Completed", "status": "True"})
+        self.job["status"]["conditions"].append({"type": "Completed", "status": "True"})
 
 
 def waits(watched: Watched, text: str = "is suspended until", count: int = 1) -> Callable[[], None]:
@@ -139,7 +140,7 @@ def test_a_resumption_that_the_controller_has_not_noted_ends_nothing(store: Stor
 
     def half_resumed() -> None:
         one.suspend()
-        one._body["spec"] = {"suspend": False}
+        one.job["spec"] = {"suspend": False}
 
     steps = asked(store, "watch=true"), half_resumed, 1.0, one.resume, 0.5, one.succeed
     outcome = watched.run(one.facts, RunOptions(grace=0), *steps)
@@ -155,11 +156,11 @@ def test_a_worker_that_ended_before_the_suspension_is_named(store: Store, watche
         one._pods[0] = one._put(
             0, phase="Succeeded", prepare=terminated(0), worker=terminated(0, message(0, 0))
         )
-        one._set(suspended=True)
+        one.mark(suspended=True)
         one._changed(1, {"phase": "Failed"})
 
     def resumed() -> None:
-        one._set(suspended=False)
+        one.mark(suspended=False)
         one._number += 1
         one._put(1, **TRAINS)
 
@@ -181,13 +182,23 @@ def test_a_run_may_be_suspended_twice_and_waits_by_no_clock(store: Store, watche
     assert "attempt 3 starts" in watched.err.getvalue()
 
 
+def test_a_queue_before_the_first_start_counts_for_no_timeout(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    one.mark(suspended=True)
+    one.collect()
+    options = RunOptions(grace=0, start_timeout=2.0, timeout=2.5)
+    steps = asked(store, "watch=true"), waits(watched), 4.0, partial(one.mark, suspended=False), one.succeed
+    outcome = watched.run(replace(one.facts, queue="team-a"), options, *steps)
+    assert outcome.code == 0, watched.err.getvalue()
+
+
 def test_what_the_queue_says_is_said(store: Store, watched: Watched) -> None:
     one = Workload(store, TRAINS)
-    one._body["metadata"]["labels"] |= QUEUE
+    one.job["metadata"]["labels"] |= QUEUE
 
     def preempted() -> None:
         one.suspend()
-        one._body["status"]["conditions"][0]["message"] = "Preempted to accommodate a higher priority"
+        one.job["status"]["conditions"][0]["message"] = "Preempted to accommodate a higher priority"
 
     watched.run(one.facts, ATTACHED, asked(store, "watch=true"), preempted, waits(watched), interrupt)
     said = watched.err.getvalue()
@@ -198,10 +209,11 @@ KUEUE = "/apis/kueue.x-k8s.io"
 PREEMPTED = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "to accommodate another"}
 
 
-def kueue(store: Store, *conditions: dict[str, Any], evicted: int = 0) -> None:
+def kueue(store: Store, *conditions: dict[str, Any], evicted: int = 0, active: bool = True) -> None:
     """Kueue's API, with one Workload; what it says can be changed by another call."""
     stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": evicted}]}
     body = {"metadata": {"name": "w"}, "status": {"conditions": list(conditions), "schedulingStats": stats}}
+    body |= {"spec": {"active": active}}
     store.faults = [
         ("GET", f"{KUEUE}$", (200, {}, {"preferredVersion": {"version": "v1beta1"}})),
         ("GET", f"{KUEUE}/v1beta1/namespaces/[^/]+/workloads[?]", (200, {}, {"items": [body]})),
@@ -239,12 +251,128 @@ def test_attach_knows_the_attempt_from_kueue(store: Store, watched: Watched) -> 
     assert "this is attempt 3" in watched.err.getvalue()
 
 
+@pytest.mark.parametrize("seen", ["before their deletion", "terminating", "terminating, admitted again"])
+def test_attach_during_a_preemption_counts_that_attempt_once(
+    store: Store, watched: Watched, seen: str
+) -> None:
+    """Kueue counts an eviction before the Job's controller deletes the pods."""
+    one = Workload(store, TRAINS)
+    info = replace(one.facts, queue="team-a", uid="the-job")
+    kueue(store, *([] if "again" in seen else [PREEMPTED]), evicted=3)
+    if seen == "before their deletion":
+        steps: tuple[Any, ...] = waits(watched, "this is attempt 3"), one.suspend, waits(watched)
+    else:
+        one.suspend()
+        steps = (waits(watched, "this is attempt 4"),)
+    if "again" in seen:
+        time.sleep(1.1)
+        one.mark(suspended=False)
+    resume = one.collect if "again" in seen else one.resume
+    steps = *steps, resume, lambda: one.create(TRAINS), waits(watched, "is resumed"), 0.5
+    outcome = watched.run(info, ATTACHED, *steps, one.succeed)
+    assert outcome.code == 0, watched.err.getvalue()
+    assert "is resumed: attempt 4 starts" in watched.err.getvalue()
+    assert [number for number, _ in watched.attempts] == [3]
+
+
+def test_attach_without_the_right_to_read_it_counts_no_attempts(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    info = replace(one.facts, queue="team-a", uid="the-job")
+    kueue(store)
+    store.faults[1] = (*store.faults[1][:2], forbidden("workloads"))
+    steps = (
+        waits(watched, "cannot read what Kueue reports"),
+        0.3,
+        one.suspend,
+        waits(watched),
+        one.resume,
+        0.5,
+    )
+    assert watched.run(info, ATTACHED, *steps, one.succeed).code == 0
+    assert "is resumed: the next attempt starts" in watched.err.getvalue()
+    ((_, receipt),) = watched.attempts
+    assert receipt["reason"] == "the attempt was suspended"
+
+
+@pytest.mark.parametrize("when", ["queued", "preempted"])
+def test_a_run_that_kueue_has_deactivated_is_left(
+    store: Store, watched: Watched, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing admits it by itself, and nobody may be there to press Ctrl-C."""
+    monkeypatch.setattr(queue_status, "READ_SECONDS", 0.05)
+    one = Workload(store, TRAINS)
+    info = replace(one.facts, queue="team-a", uid="the-job")
+    kueue(store)
+    steps: tuple[Any, ...] = ()
+    if when == "queued":
+        one.mark(suspended=True)
+        one.collect()
+    else:
+        steps = one.suspend, waits(watched), one.collect
+
+    def deactivate() -> None:
+        kueue(store, PREEMPTED | {"reason": "Deactivated"}, active=False)
+
+    outcome = watched.run(info, RunOptions(grace=0), asked(store, "watch=true"), *steps, 0.5, deactivate)
+    assert outcome.receipt is not None
+    assert (outcome.receipt["failure"]["kind"], outcome.code, outcome.stopped) == ("interrupted", 143, False)
+    assert "kubectl patch workloads.kueue.x-k8s.io w -n ml --type merge" in outcome.left
+    assert (store.deleted, store.patches) == ([], [])
+    assert len(watched.attempts) == (when == "preempted")
+
+
+def test_attach_goes_on_watching_a_run_that_kueue_has_deactivated(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    one.mark(suspended=True)
+    one.collect()
+    kueue(store, PREEMPTED, active=False)
+    info = replace(one.facts, queue="team-a", uid="the-job")
+    outcome = watched.run(info, ATTACHED, waits(watched, "Kueue: Evicted"), 0.5, interrupt)
+    assert outcome.left == "the job keeps running"
+
+
+def test_ctrl_c_before_the_next_attempt_leaves_the_last_ones_pods_their_time(
+    store: Store, watched: Watched
+) -> None:
+    """They may save a checkpoint."""
+    one = Workload(store, TRAINS)
+    store.lingers = 1
+    steps = asked(store, "watch=true"), one.suspend, waits(watched), 0.3, interrupt
+    assert watched.run(one.facts, RunOptions(), *steps).code == 130
+    assert store.wanted("DELETE", "gracePeriodSeconds=1") == 0
+
+
+@pytest.mark.parametrize(("queue", "awaited"), [("team-a", "its queue"), ("", "its resumption")])
+def test_what_a_suspended_run_has_waited_for_is_said(
+    store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch, queue: str, awaited: str
+) -> None:
+    monkeypatch.setattr(start_clock, "FIRST_PROGRESS_SECONDS", 0.5)
+    one = Workload(store, PREPARES)
+    steps = asked(store, "watch=true"), one.suspend, waits(watched), waits(watched, "no timeout"), interrupt
+    watched.run(replace(one.facts, queue=queue), ATTACHED, *steps)
+    assert f" s for {awaited}, which counts for no timeout" in watched.err.getvalue()
+
+
+@pytest.mark.parametrize("jobset", [False, True], ids=["Job", "JobSet"])
+def test_a_run_that_somebody_deletes_in_its_queue_was_interrupted(
+    store: Store, watched: Watched, jobset: bool
+) -> None:
+    one = Workload(store, TRAINS, jobset=jobset)
+    one.mark(suspended=True)
+    one.collect()
+    waiting = waits(watched)
+    outcome = watched.run(one.facts, RunOptions(), asked(store, "watch=true"), waiting, store.objects.clear)
+    assert outcome.receipt is not None
+    assert (outcome.code, outcome.receipt["failure"]["kind"]) == (143, "interrupted")
+    assert outcome.receipt["reason"] == f"the {one.facts.kind.name} was deleted before it started"
+
+
 def test_pods_that_go_one_by_one_are_one_attempt(store: Store, watched: Watched) -> None:
     """The last one only after the resumption, as on a slow node."""
     one = Workload(store, TRAINS)
 
     def half() -> None:
-        one._set(suspended=True)
+        one.mark(suspended=True)
         gone = message(0, 143, failure=failure("interrupted", 143))
         done = [{"name": "worker", "state": terminated(143, gone)}]
         one._changed(0, {"phase": "Failed", "containerStatuses": done})
@@ -270,7 +398,9 @@ def test_ctrl_c_stops_and_removes_a_suspended_run(store: Store, watched: Watched
 def test_a_suspended_run_that_somebody_deletes_has_an_end(store: Store, watched: Watched) -> None:
     one = Workload(store, TRAINS)
     steps = asked(store, "watch=true"), one.suspend, waits(watched), store.objects.clear
-    assert watched.run(one.facts, ATTACHED, *steps).code == 70
+    outcome = watched.run(one.facts, ATTACHED, *steps)
+    assert outcome.receipt is not None
+    assert (outcome.code, outcome.receipt["reason"]) == (143, "the Job was deleted before attempt 2 started")
 
 
 def test_a_suspension_that_nobody_saw_is_none_of_the_next_attempts_failures(
@@ -287,7 +417,7 @@ def test_a_suspension_that_nobody_saw_is_none_of_the_next_attempts_failures(
 
 def test_a_pod_that_is_lost_while_nothing_is_suspended_ends_the_run(store: Store, watched: Watched) -> None:
     one = Workload(store, TRAINS)
-    one._body["status"] = {"conditions": [{"type": "Suspended", "status": "False"}]}
+    one.job["status"] = {"conditions": [{"type": "Suspended", "status": "False"}]}
     killed = {"phase": "Failed", "containerStatuses": [{"name": "worker", "state": terminated(137)}]}
     outcome = watched.run(
         one.facts, RunOptions(grace=1), asked(store, "watch=true"), lambda: one._changed(1, killed)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
+from tests.unit.api_store import Store, forbidden
 from torchnet.errors import UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
@@ -98,3 +103,81 @@ def test_a_conflict_that_is_no_name_in_use_is_told_as_it_is(server: Server, clie
     made = {"metadata": {"name": "train-1"}}
     server.answers = [conflict, conflict, (201, {}, made)]
     assert create(client, [code()], lambda _: None) == [made]
+
+
+PODS = 40
+
+
+def plain_pod(number: int) -> dict[str, Any]:
+    meta = {"name": f"train-1-{number}", "namespace": "ml", "labels": {"torchnet.alt/run": "train-1"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
+
+
+def names(bodies: list[dict[str, Any]]) -> list[str]:
+    return [body["metadata"]["name"] for body in bodies]
+
+
+class Slow(Store):
+    """Takes 0.1 s for each creation; pods of the names in ``refused`` are refused at once."""
+
+    refused: tuple[str, ...] = ()
+
+    def answer(self, method: str, path: str, said: bytes) -> Answer:
+        if method == "POST":
+            if json.loads(said)["metadata"]["name"] in self.refused:
+                return forbidden("pods")
+            time.sleep(0.1)
+        return super().answer(method, path, said)
+
+
+@pytest.fixture
+def slow() -> Iterator[Slow]:
+    made = Slow()
+    yield made
+    made.close()
+
+
+def test_plain_pods_are_made_at_the_same_time(slow: Slow, tmp_path: Path) -> None:
+    objects = [code(), *map(plain_pod, range(PODS))]
+    told: list[dict[str, Any]] = []
+    began = time.monotonic()
+    made = create(api_answers.client(slow, tmp_path), objects, told.append)
+    assert time.monotonic() - began < 0.1 * PODS / 4
+    assert names(made) == names(objects), "in their order"
+    assert sorted(names(told)) == sorted(names(objects))
+    posted = [at for at, verb, _, _ in slow.asked if verb == "POST"]
+    assert posted[1] - posted[0] >= 0.1 <= posted[2] - posted[1], "the first pod alone, after all else"
+    owner = made[0]["metadata"]["uid"]
+    assert all(one["metadata"]["ownerReferences"][0]["uid"] == owner for one in made[1:])
+
+
+def test_after_a_failure_no_more_pods_are_made_and_those_that_were_are_told(
+    slow: Slow, tmp_path: Path
+) -> None:
+    slow.refused = ("train-1-20",)
+    told: list[dict[str, Any]] = []
+    with pytest.raises(ApiRefusal, match="not allowed to create pods"):
+        create(api_answers.client(slow, tmp_path), [code(), *map(plain_pod, range(PODS))], told.append)
+    there = [body["metadata"]["name"] for body in slow.objects.values()]
+    assert sorted(names(told)) == sorted(there), "what has to be removed is known"
+    assert len(there) < PODS
+
+
+def test_a_name_in_use_counts_most_of_several_errors(slow: Slow, tmp_path: Path) -> None:
+    """After any other error, every object with the label is removed, and some may belong to another run."""
+    slow.put(plain_pod(7))
+    slow.refused = ("train-1-1",)
+    with pytest.raises(UsageError, match="train-1 already exists"):
+        create(api_answers.client(slow, tmp_path), [code(), *map(plain_pod, range(16))], lambda _: None)
+
+
+def test_a_stop_ends_it_with_what_was_made(slow: Slow, tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    made = create(
+        api_answers.client(slow, tmp_path),
+        [code(), *map(plain_pod, range(PODS))],
+        told.append,
+        lambda: len(told) >= 10,
+    )
+    assert 10 <= len(made) < PODS
+    assert sorted(names(made)) == sorted(names(told))

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.jobs import until as until_true
 from tests.unit.api_answers import client
 from tests.unit.api_store import Store, forbidden, refusal, stamp, storing
 from tests.unit.aside import aside, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, facts, job, labelled, pod, running
 from torchnet.constants import OLD_RUN_LABEL
-from torchnet.k8s.run import deletion
+from torchnet.errors import ClusterError
 from torchnet.k8s.run import deletion as removal
-from torchnet.k8s.run import deletion as terminating_pods
+from torchnet.k8s.run import grace_periods
+from torchnet.k8s.run.stop import RunStop
 
 store = pytest.fixture(storing)
-NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node cannot be read"}
+NOT_ENDED = {
+    "True": "the node is Ready",
+    "False": "the kubelet reports the node as not Ready (KubeletNotReady: PLEG is not healthy)",
+    "not readable": "the node cannot be read",
+}
 SECRET: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
 
 
@@ -84,9 +91,10 @@ def test_the_pods_own_it_before_the_workload_goes(store: Store, tmp_path: Path, 
         store.put(body)
     store.lingers = 30
     assert removal.stop(client(store, tmp_path), NAMESPACE, RUN).problems == []
-    expected = sorted(("Pod", f"uid-{rank}") for rank in range(min(count, 16)))
+    pods = {("Pod", f"uid-{rank}") for rank in range(count)}
     for name in (RUN, f"{RUN}-token"):
-        assert sorted(owners(store, name)) == expected
+        assert set(owners(store, name)) <= pods
+        assert len(owners(store, name)) == min(count, 16)
     verbs = [verb for _, verb, path, _ in store.asked if verb != "GET"]
     assert verbs == ["PATCH", "PATCH", "DELETE", "DELETE"]
     assert owners(store, f"{RUN}-code") == []
@@ -108,6 +116,40 @@ def test_a_stop_does_not_depend_on_it(store: Store, tmp_path: Path, fault: Any) 
     store.faults = [("PATCH", "", fault)]
     done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5)
     assert (done.left, done.problems, store.names()) == ([], [], [])
+
+
+BROKEN = refusal(500, "InternalError", 'failed calling webhook "checks.example.com": no answer')
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/pods"), ("GET", "/networkpolicies"), ("DELETE", r"/pods\?")]
+)
+def test_what_a_broken_webhook_refuses_does_not_keep_the_others(
+    store: Store, tmp_path: Path, method: str, path: str
+) -> None:
+    for body in (job(), SECRET, POLICY, pod(0), pod(1)):
+        store.put(body)
+    store.faults = [(method, path, BROKEN)]
+    done = removal.stop(client(store, tmp_path, patience=0), NAMESPACE, RUN)
+    assert (done.problems, store.names()) == ([], PROTECTION)
+
+
+def test_in_a_hurry_the_workload_is_deleted_at_once(store: Store, tmp_path: Path) -> None:
+    """A second signal came while the first request was on its way."""
+    for body in (job(), SECRET, POLICY, pod(0)):
+        store.put(body)
+    held = threading.Event()
+    said: list[object] = []
+    store.faults = [("GET", "limit=16", held)]
+    info = facts(1)
+    stopping = RunStop(client(store, tmp_path), info, keep=False, notice=said.append, on_error=said.append)
+    stopping.begin(None, 0)
+    until_true(lambda: store.wanted("GET", "limit=16"), "the first request")
+    assert "not confirmed" in stopping.progress(0.1)
+    held.set()
+    assert stopping.progress(10) == "it is being deleted"
+    assert (said, store.names()) == ([], PROTECTION)
+    assert store.wanted("GET", "/networkpolicies|/secrets") == store.wanted("PATCH", "") == 0
 
 
 def test_it_stays_with_a_pod_that_does_not_end(store: Store, tmp_path: Path) -> None:
@@ -183,7 +225,10 @@ def test_only_pods_whose_time_is_long_over_are_taken_out_by_force(store: Store, 
 
 def node(status: str) -> dict[str, Any]:
     """The node of all pods here, with this status of its condition Ready."""
-    conditions = [{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]
+    ready = {"type": "Ready", "status": status}
+    if status == "False":
+        ready |= {"reason": "KubeletNotReady", "message": "PLEG is not healthy"}
+    conditions = [{"type": "MemoryPressure", "status": "False"}, ready]
     meta = {"name": "node1", "namespace": ""}
     # What keeps new pods away does not keep the kubelet from ending the old ones.
     taints = [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]
@@ -191,11 +236,8 @@ def node(status: str) -> dict[str, Any]:
     return body | {"status": {"conditions": conditions}}
 
 
-@pytest.mark.parametrize("status", ["False", "Unknown"])
-def test_pods_of_a_node_that_is_not_ready_are_deleted_by_force(
-    store: Store, tmp_path: Path, status: str
-) -> None:
-    store.put(node(status))
+def test_pods_of_a_node_that_has_lost_its_kubelet_are_deleted_by_force(store: Store, tmp_path: Path) -> None:
+    store.put(node("Unknown"))
     lost = [store.put(terminating(rank, ago=60, grace=30))["metadata"]["name"] for rank in range(3)]
     store.lingers = 30
     done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
@@ -204,13 +246,13 @@ def test_pods_of_a_node_that_is_not_ready_are_deleted_by_force(
     assert store.wanted("GET", "/nodes/") == 1
 
 
-@pytest.mark.parametrize("cause", ["Ready", "not readable"])
+@pytest.mark.parametrize("cause", NOT_ENDED)
 @pytest.mark.parametrize("force", [True, False])
 def test_the_kubelet_alone_ends_the_pods_of_a_node_that_is_not_known_to_be_lost(
     store: Store, tmp_path: Path, cause: str, force: bool
 ) -> None:
-    if cause == "Ready":
-        store.put(node("True"))
+    if cause != "not readable":
+        store.put(node(cause))
     else:
         store.faults = [("GET", "/nodes/", forbidden("nodes"))]
     name = store.put(terminating(0, ago=60, grace=1))["metadata"]["name"]
@@ -226,7 +268,7 @@ def test_the_kubelet_alone_ends_the_pods_of_a_node_that_is_not_known_to_be_lost(
 def test_a_node_that_falls_silent_meanwhile_gives_its_pods_up(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminating_pods, "_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr(grace_periods, "_AGAIN_SECONDS", 0.3)
     store.put(node("True"))
     lost = store.put(terminating(0, ago=60, grace=30))
     store.lingers = 30
@@ -261,7 +303,7 @@ def test_a_launchers_clock_that_is_wrong_forces_nothing(
     store.put(terminating(0, ago=20, grace=30))
     store.lingers = 30
     real = time.time
-    monkeypatch.setattr(deletion, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(grace_periods, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
     with aside(3.0, store.kubelet):
         done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True, now=True)
@@ -272,7 +314,7 @@ def test_a_silent_nodes_pods_are_taken_out_when_all_their_time_has_passed_here(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has given no stamp of a later time than their deletion's."""
-    monkeypatch.setattr(deletion, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(grace_periods, "SILENT_SECONDS", 1.0)
     store.put(terminating(0, ago=-3600, grace=2))  # the server's clock is another one
     store.lingers = 2
     began = time.monotonic()
@@ -282,7 +324,7 @@ def test_a_silent_nodes_pods_are_taken_out_when_all_their_time_has_passed_here(
 
 
 def test_stamps_of_the_server_tell_how_late_it_is() -> None:
-    known = deletion.GracePeriods()
+    known = grace_periods.GracePeriods()
     body = terminating(0, ago=60, grace=30)["metadata"]
     known.record(body)
     assert not known.is_overdue(body)
@@ -304,7 +346,7 @@ def test_a_pod_whose_node_has_been_silent_is_not_waited_for_anew(store: Store, t
 
 
 def test_a_time_that_is_shortened_later_is_not_the_nodes() -> None:
-    known = deletion.GracePeriods()
+    known = grace_periods.GracePeriods()
     known.record(terminating(0, ago=14, grace=30)["metadata"])
     shortened = terminating(0, ago=14, grace=1)["metadata"]
     known.record(shortened)
@@ -368,6 +410,51 @@ def test_now_without_the_right_for_one_call_goes_one_by_one(store: Store, tmp_pa
     assert asked_with(store, 1) == ["pods", *(pod(rank)["metadata"]["name"] for rank in range(2))]
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_while_they_are_waited_for_hardly_anything_is_asked(store: Store, tmp_path: Path, count: int) -> None:
+    for body in (CODE, job(), SECRET, POLICY, *(pod(rank, worker=running()) for rank in range(count))):
+        store.put(body)
+    store.lingers = 30
+    asked: list[int] = []
+
+    def nodes() -> None:
+        until(lambda: f"ConfigMap/{RUN}-code" not in store.names())
+        pause(1.0)
+        asked.append(lists(store))
+        pause(3.0)
+        asked.append(lists(store))
+        store.kubelet()
+
+    with aside(nodes):
+        assert removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5).left == []
+    assert asked[1] - asked[0] <= 2
+
+
+def lists(store: Store) -> int:
+    """How many lists were asked for."""
+    found = [path for _, verb, path, _ in store.asked if verb == "GET" and "abelSelector" in path]
+    return sum("watch=" not in path for path in found)
+
+
+def test_pods_that_may_not_be_watched_are_listed_ever_more_rarely(store: Store, tmp_path: Path) -> None:
+    store.put(pod(0, worker=running()))
+    store.lingers = 30
+    store.faults = [("GET", "watch=true", forbidden("pods"))]
+    with aside(lambda: until(lambda: store.deleted), 2.0, store.kubelet):
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5)
+    assert (done.left, done.problems) == ([], [])
+    assert store.wanted("GET", r"/pods\?") <= 8
+
+
+def test_a_server_that_falls_silent_meanwhile_is_told(store: Store, tmp_path: Path) -> None:
+    store.put(pod(0, worker=running()))
+    store.lingers = 30
+    gone: list[Any] = [("GET", "", (503, {}, {"message": "etcd is away"}))]
+    with aside(lambda: until(lambda: store.deleted), lambda: store.faults.extend(gone)):
+        with pytest.raises(ClusterError, match="too busy"):
+            removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=60)
+
+
 def test_what_goes_wrong_while_they_are_waited_for_is_told_once(store: Store, tmp_path: Path) -> None:
     store.put(pod(0, worker=running()))
     lost = store.put(terminating(1, ago=45, grace=1))
@@ -396,7 +483,7 @@ def test_a_door_that_is_stopped_ends_the_waiting(store: Store, tmp_path: Path) -
     began = time.monotonic()
     with aside(0.5, one.stop.set):
         done = removal.remove(one, NAMESPACE, RUN, patience=60)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert len(done.left) == 1
 
 

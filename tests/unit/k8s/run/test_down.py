@@ -16,7 +16,7 @@ from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, pod, running
 from torchnet.cli import main
 from torchnet.k8s import commands
-from torchnet.k8s.run import deletion
+from torchnet.k8s.run import grace_periods
 
 store = pytest.fixture(storing)
 Down = Callable[..., int]
@@ -120,7 +120,7 @@ def test_a_pod_that_its_kubelet_has_not_ended_stays_and_is_named(
     store: Store, down: Down, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "_REMOVAL_SECONDS", 2.5)
-    monkeypatch.setattr(deletion, "_SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(grace_periods, "SILENT_SECONDS", 0.3)
     conditions = {"conditions": [{"type": "Ready", "status": "True"}]}
     meta = {"name": "node1", "namespace": ""}
     store.put({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": conditions})

@@ -13,7 +13,9 @@ import pytest
 from tests.unit.api_answers import client
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, hearing, interrupt, pause, until
+from tests.unit.k8s.run.test_monitor import plain
 from tests.unit.kubernetes_objects import (
+    LABELS,
     NAMESPACE,
     RUN,
     facts,
@@ -134,6 +136,44 @@ def test_pods_that_are_not_there_yet_are_never_made_in_a_kept_run(store: Store, 
     assert (kept.sealed(), store.deleted) == (True, [])
 
 
+@pytest.mark.parametrize("when", ["before", "while its pods end"])
+def test_a_suspended_run_is_not_kept_to_end_once_its_queue_admits_it(
+    store: Store, kept: Kept, when: str
+) -> None:
+    """Its queue may preempt another run for it."""
+    (body,) = kept.made("jobs")
+
+    def suspend() -> None:
+        body["spec"] = {"suspend": True}
+        for path in [path for path in store.objects if "/pods/" in path]:
+            del store.objects[path]
+
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    if when == "before":
+        suspend()
+        steps: tuple[Any, ...] = (watched, 0.3, interrupt)
+    else:
+        store.lingers = 60
+        steps = watched, 0.3, interrupt, lambda: until(lambda: store.patches), suspend
+    assert kept.run(facts(2), *steps) == 130
+    assert not [path for path, _ in store.patches if "/jobs/" in path]
+    assert store.names() == []
+    assert (
+        "--keep: the run waits for its queue and would start later, so it is removed" in kept.err.getvalue()
+    )
+    assert "is still there" not in kept.err.getvalue()
+
+
+def test_plain_pods_behind_their_gates_are_not_kept(store: Store, kept: Kept) -> None:
+    store.objects.clear()
+    for rank in range(2):
+        body = plain(rank, scheduled={"status": "False", "reason": "SchedulingGated"})
+        body["spec"] = {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}
+        store.put(body)
+    assert kept.run(facts(2, pods=True)) == 130
+    assert (store.patches, store.names()) == ([], [])
+
+
 def test_a_kept_run_without_the_rights_on_pods_is_ended_by_its_job(store: Store, kept: Kept) -> None:
     store.faults = [("PATCH", "/pods/", forbidden("pods"))]
     assert kept.run(facts(2), grace=-13.0) == 130
@@ -156,7 +196,7 @@ def jobset_of(kept: Kept, restarts: int) -> dict[str, Any]:
     kept.store.put(inner)
     jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
     spec = {"failurePolicy": {"maxRestarts": 1}}
-    meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet.alt/run": RUN}}
+    meta = {"name": RUN, "namespace": NAMESPACE, "labels": dict(LABELS)}
     kept.store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
     return kept.store.put(jobset | {"spec": spec, "status": {"restarts": restarts}})
 

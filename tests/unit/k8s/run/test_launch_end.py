@@ -240,9 +240,9 @@ def test_a_second_signal_in_the_removal_does_not_wait_for_a_slow_server(
     """One that answers all the time, so that it is not silent."""
     real = deletion._list
 
-    def slow(*words: Any) -> list[dict[str, Any]]:
+    def slow(*words: Any, **more: Any) -> list[dict[str, Any]]:
         time.sleep(0.4)
-        return real(*words)
+        return real(*words, **more)
 
     monkeypatch.setattr(deletion, "_list", slow)
     held = threading.Event()

@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.conftest import Result
 from tests.unit.api_answers import client, kubeconfig
 from tests.unit.api_store import Store, refusal, storing
-from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running, terminated
+from tests.unit.kubernetes_objects import LABELS, NAMESPACE, RUN, pod, running, terminated
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.run.listing import find, survey, table
 from torchnet.k8s.run.worker_set import rank_of
@@ -39,7 +40,7 @@ def workload(kind: str = "Job", api: str = "batch/v1", name: str = RUN) -> dict[
     meta = {
         "name": name,
         "namespace": NAMESPACE,
-        "labels": {"torchnet.alt/run": RUN},
+        "labels": dict(LABELS),
         "creationTimestamp": "2026-01-01T00:00:00Z",
         "annotations": {"torchnet.alt/spec": json.dumps(SPEC)},
     }
@@ -115,7 +116,7 @@ def test_a_cluster_without_jobsets_needs_no_remark(store: Store, tmp_path: Path,
 )
 def test_a_run_whose_size_cannot_be_read_hides_no_other(store: Store, tmp_path: Path, text: str) -> None:
     damaged = workload(name="damaged")
-    damaged["metadata"]["labels"] = {"torchnet.alt/run": "damaged"}
+    damaged["metadata"]["labels"] = LABELS | {"torchnet.alt/run": "damaged"}
     damaged["metadata"]["annotations"] = {"torchnet.alt/spec": text}
     store.put(damaged)
     store.put(workload())
@@ -160,6 +161,47 @@ def test_runs_of_both_versions_are_listed_side_by_side(store: Store, tmp_path: P
     ]
 
 
+def asked(store: Store) -> list[dict[str, str]]:
+    """The queries of all lists, in order."""
+    found = [parse_qs(urlsplit(path).query) for _, _, path, _ in store.asked if "abelSelector" in path]
+    return [{key: values[0] for key, values in one.items()} for one in found]
+
+
+def test_status_asks_once_for_each_kind_and_takes_it_from_the_cache(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    table(client(store, tmp_path), NAMESPACE)
+    assert len(asked(store)) == 3
+    assert {one["resourceVersion"] for one in asked(store)} == {"0"}
+    assert {one["labelSelector"] for one in asked(store)} == {"app.kubernetes.io/managed-by=torchnet"}
+
+
+def test_what_the_cache_does_not_have_yet_is_not_denied(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    store.faults = [("GET", "resourceVersion=0", (200, {}, {"items": []}))]
+    (row,) = table(client(store, tmp_path), NAMESPACE, RUN).rows
+    assert row.run == RUN
+
+
+def test_a_command_for_one_run_does_not_read_its_thousand_pods(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    for rank in range(20):
+        body = pod(rank)
+        body["metadata"]["labels"]["batch.kubernetes.io/job-name"] = RUN
+        store.put(body)
+    assert find(client(store, tmp_path), NAMESPACE, RUN).nnodes == 2
+    pods = next(one for one in asked(store) if "job-name" in one["labelSelector"])
+    assert pods["labelSelector"] == f"torchnet.alt/run={RUN},!batch.kubernetes.io/job-name"
+    accepts = {headers["Accept"].partition(";g=")[0] for _, _, path, headers in store.asked if "?" in path}
+    assert accepts == {"application/json;as=PartialObjectMetadataList"}
+
+
+def test_objects_of_torchnet_that_belong_to_no_run_are_none(store: Store, tmp_path: Path) -> None:
+    other = workload(name="other")
+    del other["metadata"]["labels"]["torchnet.alt/run"]
+    store.put(other)
+    assert table(client(store, tmp_path), NAMESPACE).rows == []
+
+
 def test_a_plain_pod_of_version_0_1_has_its_rank() -> None:
     labels = {"torchnet/run": RUN, "torchnet/node-rank": "3"}
     assert rank_of({"metadata": {"labels": labels}}) == 3
@@ -167,12 +209,16 @@ def test_a_plain_pod_of_version_0_1_has_its_rank() -> None:
     assert rank_of({"metadata": {"labels": {"torchnet.alt/run": RUN}}}) is None
 
 
+WORKLOADS = r"/workloads(\?|$)"
+
+
 def kueues(store: Store, status: dict[str, Any], uid: str = "job-uid") -> None:
     """Kueue's API with the Workload of the Job of this UID."""
-    one = {"metadata": {"name": "job-x", "labels": {"kueue.x-k8s.io/job-uid": uid}}, "status": status}
+    meta = {"name": "job-x", "namespace": NAMESPACE, "labels": {"kueue.x-k8s.io/job-uid": uid}}
+    one = {"metadata": meta, "status": status}
     store.faults = [
         ("GET", "/apis/kueue.x-k8s.io$", (200, {}, {"preferredVersion": {"version": "v1beta2"}})),
-        ("GET", "/workloads$", (200, {}, {"items": [one]})),
+        ("GET", WORKLOADS, (200, {}, {"items": [one]})),
     ]
 
 
@@ -207,10 +253,47 @@ def test_a_queued_runs_state_and_attempt_are_kueues(
     assert "preempted (attempt 2): Kueue: not QuotaReserved" in shown.stdout
 
 
+def test_few_queued_runs_read_their_own_workloads_alone(store: Store, tmp_path: Path) -> None:
+    """A list has everybody's pod templates, in every namespace with -A. Plain pods need none."""
+    queued(store, suspended=True)
+    stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
+    kueues(store, {"schedulingStats": stats})
+    group = pod(0)
+    group["metadata"]["labels"] |= {"kueue.x-k8s.io/queue-name": "team-a", "torchnet.alt/run": "plain"}
+    group["metadata"] |= {"name": "plain-0", "annotations": workload()["metadata"]["annotations"]}
+    store.put(group)
+    for namespace in (NAMESPACE, ""):
+        rows = {row.run: row.attempt for row in table(client(store, tmp_path), namespace).rows}
+        assert rows == {RUN: 2, "plain": 1}
+    asked = {path for _, _, path, _ in store.asked if "/workloads" in path}
+    place = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
+    assert asked == {f"{place}?labelSelector=kueue.x-k8s.io%2Fjob-uid%3Djob-uid"}
+
+
+def test_the_workloads_of_many_runs_are_listed_in_pages(store: Store, tmp_path: Path) -> None:
+    for number in range(9):
+        body = workload(name=f"run-{number}")
+        body["metadata"] |= {"uid": str(number)}
+        body["metadata"]["labels"] |= {"torchnet.alt/run": f"run-{number}"}
+        body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team-a"
+        store.put(body)
+    kueues(store, {})
+    stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
+    meta = {"name": "last", "namespace": NAMESPACE, "labels": {"kueue.x-k8s.io/job-uid": "8"}}
+    last = {"metadata": meta, "status": {"schedulingStats": stats}}
+    store.faults[1:] = [
+        ("GET", r"/workloads\?.*continue=more", (200, {}, {"items": [last]})),
+        ("GET", r"/workloads\?limit=500$", (200, {}, {"items": [], "metadata": {"continue": "more"}})),
+    ]
+    rows = {row.run: row.attempt for row in table(client(store, tmp_path), NAMESPACE).rows}
+    assert rows == dict.fromkeys([f"run-{number}" for number in range(8)]) | {"run-8": 2}
+    assert store.wanted("GET", "/workloads") == 2
+
+
 def test_without_rights_on_kueues_workloads_the_attempt_is_unknown(store: Store, tmp_path: Path) -> None:
     queued(store, suspended=True)
     kueues(store, {})
-    store.faults[1] = ("GET", "/workloads$", refusal(403, "Forbidden", "workloads is forbidden: User cannot"))
+    store.faults[1] = ("GET", WORKLOADS, refusal(403, "Forbidden", "workloads is forbidden: User cannot"))
     (row,) = table(client(store, tmp_path), NAMESPACE).rows
     assert (row.state, row.attempt) == ("queued", None)
 

@@ -169,6 +169,17 @@ def test_a_reconnect_goes_on_where_it_was(
     assert sorted(reading.out.getvalue().splitlines()) == [f"[rank 0] step {at}" for at in (3, 4)]
 
 
+def test_a_log_whose_stream_brings_nothing_is_opened_ever_more_rarely(
+    store: Store, tmp_path: Path, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_logs, "RETRY_SECONDS", 0.1)
+    put(store, pod(0, phase="Running", prepare=terminated(0), worker=running()), 0)
+    reading = Read(store, tmp_path, signals, nnodes=1)
+    with aside(2.5, lambda: put(store, ended(0, 0, message(0)), 0)):
+        assert reading.logs(LogExtent(2, 60), "worker", follow=True) == 0
+    assert 4 <= len(asked(store)) <= 8
+
+
 def test_the_options_of_the_command(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store.put(job(2))
     for rank in range(2):

@@ -30,7 +30,7 @@ from tests.unit.kubernetes_objects import (
 from torchnet.errors import UsageError
 from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.run import log_stream, pod_logs
-from torchnet.k8s.run.log_stream import LogSelection, allow
+from torchnet.k8s.run.log_stream import LogSelection, allow, followed_nodes, followed_text
 
 ROOT = Path(__file__).resolve().parents[4]
 MANY = 100
@@ -67,7 +67,7 @@ def test_logs_that_are_whole_are_read_by_a_bounded_number_of_threads(
     pods = [ended(rank) for rank in range(MANY)]
     for rank, body in enumerate(pods):
         store.logs[body["metadata"]["name"]] = line(rank)
-    one = LogSelection(client(store, tmp_path), facts(MANY), everybody=True, follow=follow)
+    one = LogSelection(client(store, tmp_path), facts(MANY), ranks=range(MANY), follow=follow)
     before = set(threading.enumerate())
     one.update(workers(*pods, nnodes=len(pods)))
     until(lambda: len(store.asked) >= pod_logs.READERS, "as many are asked for as there are readers")
@@ -84,7 +84,7 @@ def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path:
     held = threading.Event()
     store.faults = [("GET", "/log", held)]
     pods = [pod(rank, phase="Running", prepare=terminated(0), worker=running()) for rank in range(40)]
-    one = LogSelection(client(store, tmp_path), facts(40), everybody=True)
+    one = LogSelection(client(store, tmp_path), facts(40), ranks=range(40))
     before = set(threading.enumerate())  # of tests before, which may end meanwhile
     one.update(workers(*pods, nnodes=len(pods)))
     until(lambda: threads("log of", before) == 40, "none waits for another's end")
@@ -134,7 +134,9 @@ NAMES_NOBODY = {"rank": None, "node": None}
         ({"rank": None}, {}, [0, 3]),
         ({"rank": 999, "node": "x"}, {}, [0]),
         ({"kind": "interrupted", **NAMES_NOBODY}, {"ranks": (5,)}, [0, 5]),
-        ({}, {"everybody": True}, list(range(200))),
+        ({}, {"everybody": True}, list(range(32))),
+        ({}, {"everybody": True, "follow": False}, list(range(200))),
+        ({}, {"everybody": True, "ranks": (150,)}, [*range(32), 150]),
     ],
     ids=str,
 )
@@ -175,6 +177,42 @@ def test_up_to_sixteen_all_are_read(store: Store, tmp_path: Path) -> None:
     assert read_of(store, tmp_path, pods, ranks=(7,))["worker"] == list(range(16)), (
         "a failure is shown in any case"
     )
+
+
+@pytest.mark.parametrize(
+    ("nnodes", "nproc", "ranks", "everybody", "nodes"),
+    [
+        (16, 1, (), False, set(range(16))),
+        (16, 8, (), False, {0, 1, 2, 3}),
+        (17, 1, (), False, {0}),
+        (1000, 1, (), True, set(range(32))),
+        (1000, 64, (), True, {0}),
+        (1000, 1, tuple(range(1000)), False, set(range(1000))),
+        (1000, 8, (7, 8000 - 1), False, {0, 999}),
+        (1000, 8, (7999,), True, {0, 1, 2, 3, 999}),
+    ],
+)
+def test_32_ranks_are_followed_unless_more_are_asked_for(
+    nnodes: int, nproc: int, ranks: tuple[int, ...], everybody: bool, nodes: set[int]
+) -> None:
+    assert followed_nodes(nnodes, nproc, ranks, everybody=everybody) == nodes
+
+
+@pytest.mark.parametrize(
+    ("nnodes", "nproc", "ranks", "everybody", "text"),
+    [
+        (32, 1, (), True, ""),
+        (1000, 1, (), True, "ranks 0 to 31 of 1000 ranks"),
+        (1000, 1, (), False, "rank 0 of 1000 ranks"),
+        (16, 8, (), False, "ranks 0 to 31 of 128 ranks"),
+        (1000, 1, (3,), False, ""),
+    ],
+)
+def test_what_is_followed_is_said(
+    nnodes: int, nproc: int, ranks: tuple[int, ...], everybody: bool, text: str
+) -> None:
+    said = followed_text(nnodes, nproc, ranks, everybody=everybody)
+    assert (text in said) if text else said == ""
 
 
 def test_a_follower_with_a_defect_says_so(store: Store, tmp_path: Path) -> None:
@@ -239,7 +277,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_needed() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         allow(16, 8, (), everybody=False)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 256, "enough already"
-        allow(50, 8, (), everybody=False, files=True)
+        allow(50, 8, range(400), everybody=False, files=True)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (64 + pod_logs.READERS + 50 + 400, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -248,10 +286,11 @@ def test_the_limit_of_open_files_is_raised_as_far_as_needed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "need"),
     [
-        ("10_000, 8, (), everybody=False, files=True", 64 + 32 + 10_000 + 80_000),
-        ("10_000, 8, (), everybody=True", 64 + 32 + 10_000),
+        ("10_000, 8, range(80_000), everybody=False, files=True", 64 + 32 + 10_000 + 80_000),
+        ("10_000, 8, range(80_000), everybody=True", 64 + 32 + 10_000),
         ("10_000, 8, range(0, 8 * 5_000, 8), everybody=False", 64 + 32 + 5_000),
-        ("10_000, 8, (), everybody=False", 0),
+        ("10_000, 8, (), everybody=False, files=True", 0),
+        ("10_000, 8, (), everybody=True", 0),
     ],
 )
 def test_more_than_the_machine_allows_is_refused_before_anything_is_made(arguments: str, need: int) -> None:

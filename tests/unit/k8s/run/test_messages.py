@@ -15,7 +15,7 @@ from tests.unit.aside import interrupt
 from tests.unit.k8s.run.test_attempts import TRAINS, Workload, waits
 from tests.unit.k8s.run.test_monitor import Watched, asked
 from tests.unit.kubernetes_objects import facts, job, pod, running, terminated, waiting, workers
-from torchnet.k8s.run import pending
+from torchnet.k8s.run import workload_status
 from torchnet.k8s.run.jobset_restart import JobSetRestart
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.node_loss import NodeLoss
@@ -76,7 +76,7 @@ def lost_node() -> list[str]:
 
 
 def test_the_wording_of_a_run(store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(workload_status, "POLL_SECONDS", 0.1)
     sections: dict[str, str] = {
         "start": "\n".join(start()),
         "lost node": "\n".join(lost_node()),

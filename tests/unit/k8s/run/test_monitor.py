@@ -31,6 +31,7 @@ from tests.unit.kubernetes_objects import (
 )
 from tests.unit.slow_reader import slow_reader
 from torchnet.console.console import Console
+from torchnet.errors import TorchnetError
 from torchnet.k8s.client.kinds import JOBSET, PROTECTION, WORKLOADS
 from torchnet.k8s.run import monitor
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions, RunOutcome
@@ -401,3 +402,28 @@ def test_who_looks_on_is_not_told_of_starts_that_were_before(store: Store, watch
     store.put(ended(0, 0, message(0), uid="new", attempt=2))
     assert watched.run(facts(1, jobset=True), ATTACHED).code == 0
     assert "restarts" not in watched.err.getvalue()
+
+
+@pytest.mark.parametrize("count", [2, 30])
+@pytest.mark.parametrize("kind", ["job", "jobset", "pods"])
+def test_a_job_that_runs_is_hardly_asked_for(store: Store, watched: Watched, kind: str, count: int) -> None:
+    """Apart from the streams, which the store ends after 0.2 s: a real server keeps them for minutes."""
+    info = facts(count, jobset=kind == "jobset", pods=kind == "pods")
+    if kind == "jobset":
+        store.put(job(count) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    elif kind == "job":
+        store.put(job(count))
+    for rank in range(count):
+        store.put(pod(rank, phase="Running", prepare=terminated(0), worker=running()))
+    questions: list[int] = []
+
+    def count_them() -> None:
+        streams = ("watch=true", "follow=true")
+        paths = [path for _, _, path, _ in store.asked if not any(stream in path for stream in streams)]
+        questions.append(len(paths))
+
+    options = RunOptions(stops=False, ranks=(0,))
+    hang = lambda: store.faults.append(("GET", "", forbidden("hang")))  # noqa: E731
+    with pytest.raises(TorchnetError, match="hang"):
+        watched.run(info, options, 4.0, count_them, 6.0, count_them, hang)
+    assert questions[1] - questions[0] <= 2

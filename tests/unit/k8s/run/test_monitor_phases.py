@@ -20,7 +20,7 @@ from tests.unit.aside import interrupt
 from tests.unit.k8s.run.test_monitor import FAILED, Watched
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, facts, job, message, pod, running, terminated
 from torchnet.k8s.client.kinds import JOB
-from torchnet.k8s.run import monitor, pending
+from torchnet.k8s.run import monitor, workload_status
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.phase import TRANSITIONS, Phase
 from torchnet.signals import Signals
@@ -118,6 +118,7 @@ class Controllers:
 
 @given(st.lists(EVENTS, max_size=5))
 @example([("trains", 0), ("trains", 1), ("suspend", 0), ("resume", 0)])
+@example([("prepares", 1), ("suspend", 0), ("is deleted", 1), ("job is forbidden", 0)])
 @example([("trains", 1), ("fails", 1), ("signal", 0), ("signal", 0)])
 # Without shrinking: each example takes seconds, and a busy machine fails some that are well alone.
 @settings(max_examples=6, deadline=None, phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate))
@@ -127,7 +128,7 @@ def test_every_run_has_one_outcome_that_fits(events: list[tuple[str, int]]) -> N
         for name in ("_TICK_SECONDS", "_SETTLE_SECONDS", "_START_FAILURE_SECONDS"):
             patch.setattr(monitor, name, 0.05)
         patch.setattr(monitor, "PATIENCE_SECONDS", 0.3)
-        patch.setattr(pending, "POLL_SECONDS", 0.1)
+        patch.setattr(workload_status, "POLL_SECONDS", 0.1)
         cluster = Controllers(store)
         steps: list[Callable[[], object] | float] = [0.3]
         for event, rank in events:

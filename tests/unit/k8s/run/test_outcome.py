@@ -342,6 +342,13 @@ def test_a_worker_that_was_evicted_for_its_disk_is_told_so(said: str) -> None:
     # Its Job fails then, and deletes the others.
     pods[0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:20Z"
     assert settle(facts(2), workers(*pods, nnodes=2))["reason"] == reason
+    # Nor does it matter what its containers leave.
+    for state in ({"terminated": {"exitCode": 137}}, {}):
+        pods[1]["status"]["containerStatuses"] = [{"name": "worker", "state": state}]
+        assert (
+            f"its pod was evicted: {said.strip()}{fix}"
+            in settle(facts(2), workers(*pods, nnodes=2))["reason"]
+        )
 
 
 def test_rank_0_that_waited_in_vain_for_a_worker_that_had_failed_is_not_the_cause() -> None:

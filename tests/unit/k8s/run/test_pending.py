@@ -6,7 +6,8 @@ import calendar
 from typing import Any
 
 from tests.unit.kubernetes_objects import RUN, facts, pod, running, waiting, workers
-from torchnet.k8s.run.pending import PendingReasons, cold_start, latest_event_texts
+from torchnet.k8s.run.event_texts import latest_event_texts
+from torchnet.k8s.run.pending import PendingReasons, cold_start
 
 BAD_IMAGE = waiting("ErrImagePull", 'failed to pull "nosuch:1": not found')
 SANDBOX = (

@@ -30,6 +30,12 @@ def test_progress_becomes_rarer() -> None:
     assert "1 min 30 s for images and 30.0 s for new nodes" in told[1][1]
 
 
+def test_a_run_without_a_queue_waits_for_its_resumption() -> None:
+    clock = StartClock("its resumption")
+    assert clock.count(60.0, QUEUE)
+    assert clock.progress() == "waited 1 min 00 s for its resumption, which counts for no timeout"
+
+
 def test_a_start_without_waiting_shows_nothing() -> None:
     clock = StartClock()
     for _ in range(1000):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.run.creation import check
+from torchnet.k8s.run.creation import check, check_pod
 from torchnet.network.attachment import NetworkAttachment
 
 MISSING: Answer = (404, {}, {"reason": "NotFound", "message": "not found"})
@@ -49,6 +50,25 @@ def test_an_attachment_that_is_not_there_is_the_networks(server: Server, client:
     assert all("dryRun=All" in path for _, method, path, _ in server.asked if method == "POST")
 
 
+def attachment(range_: str) -> Answer:
+    config = {"type": "macvlan", "ipam": {"type": "whereabouts", "range": range_}}
+    return 200, {}, {"spec": {"config": json.dumps(config)}}
+
+
+def test_a_range_that_is_too_small_for_all_rails_is_refused(server: Server, client: ApiClient) -> None:
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), TAKEN]
+    check(client, OBJECTS, POD, ATTACHMENTS, 3)
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), TAKEN]
+    with pytest.raises(NetworkError, match="6 addresses in 10.0.0.0/29, and the workers need 8"):
+        check(client, OBJECTS, POD, ATTACHMENTS, 4)
+
+
+def test_addresses_that_take_minutes_are_told(server: Server, client: ApiClient) -> None:
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/16"), TAKEN]
+    (line,) = check(client, OBJECTS, POD, ATTACHMENTS, 500)
+    assert "the workers' 1000 addresses take about 9 min" in line
+
+
 def test_an_attachment_that_may_not_be_read_is_named_and_no_failure(
     server: Server, client: ApiClient
 ) -> None:
@@ -83,6 +103,37 @@ def test_a_queue_that_is_not_there_would_be_waited_for_without_end(
         check(client, QUEUED, POD, [])
     assert caught.value.fix
     assert [asked[1] for asked in server.asked] == ["GET"] * (1 + len(answers)), "nothing was tried"
+
+
+def queued(one: dict[str, Any]) -> Answer:
+    """What the server makes of an object where Kueue has a LocalQueue "default"."""
+    return 201, {}, one | {"metadata": one["metadata"] | {"labels": {f"{KUEUE}/queue-name": "default"}}}
+
+
+def test_a_queue_that_nobody_asked_for_is_refused(server: Server, client: ApiClient) -> None:
+    """Kueue's webhook sets it; for plain pods, on the one that is tried."""
+    job: list[Answer] = [MISSING, TAKEN, queued(OBJECTS[1])]
+    pods: list[Answer] = [MISSING, TAKEN, queued(POD)]
+    for objects, answers in ((OBJECTS, job), ([OBJECTS[0], POD], pods)):
+        server.answers = answers
+        count = len(server.asked) + len(answers)
+        with pytest.raises(
+            UsageError, match="namespace ml without a queue into LocalQueue default"
+        ) as caught:
+            check(client, objects, POD, [])
+        assert caught.value.fix == "--queue default"
+        assert len(server.asked) == count
+    server.answers = [queued(POD)]
+    with pytest.raises(UsageError, match="LocalQueue default"):
+        check_pod(client, POD)
+
+
+def test_a_run_in_a_queue_may_have_a_pod_that_would_be_queued_by_itself(
+    server: Server, client: ApiClient
+) -> None:
+    server.answers = [MISSING, GROUP, TAKEN, TAKEN, TAKEN, (201, {}, QUEUED[1]), queued(POD)]
+    assert check(client, QUEUED, POD, []) == []
+    assert len(server.asked) == 7
 
 
 def test_a_queue_that_may_not_be_read_is_no_reason_against_a_launch(

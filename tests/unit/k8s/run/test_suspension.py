@@ -10,7 +10,7 @@ import pytest
 from tests.unit.api_answers import client
 from tests.unit.api_store import Store, stamp, storing
 from tests.unit.k8s.run.test_monitor import plain
-from tests.unit.kubernetes_objects import NAMESPACE, ended, failure, job, message, pod, running
+from tests.unit.kubernetes_objects import NAMESPACE, ended, failure, job, message, pod, running, terminated
 from torchnet.k8s.run.listing import RunRow, table
 from torchnet.k8s.run.suspension import Suspension, evicted, suspension
 
@@ -33,8 +33,11 @@ def condition(kind: str, status: str = "True", **more: str) -> dict[str, Any]:
     ("body", "gone", "active", "resumed"),
     [
         (pod(0), False, False, False),
-        (pod(0), True, True, False),  # created with the resumption, or after it
-        (pod(0, made=stamp(RESUMED - 100)), True, True, True),
+        # Without the time of a deletion, that of the container's start counts.
+        (pod(0, made=stamp(RESUMED - 100)), True, True, False),
+        (pod(0, made=stamp(RESUMED - 100), prepare=running(stamp(RESUMED - 50))), True, True, True),
+        (pod(0, made=stamp(RESUMED - 3), prepare=terminated(0), worker=running()), True, True, False),
+        (pod(0, made=stamp(RESUMED - 3), prepare=running()), True, True, False),
         (deleted(pod(0), RESUMED - 1), False, True, True),
         (deleted(pod(0), RESUMED - 1), True, True, True),
         # The Job controller creates pods before it notes the resumption: those count by the time of their deletion.

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.kubernetes_objects import ended, failure, message, pod, running, terminated, waiting
-from torchnet.k8s.run.worker_set import WorkerSet, worker
+from torchnet.k8s.run import worker_set
+from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus, worker
 
 # A pod's life as the watch tells it, from its making to its removal.
 LIFE = (
@@ -81,6 +82,53 @@ def test_a_list_in_the_middle_neither_doubles_nor_undoes_anything(
     for kind, body in events[cut:]:
         gang.event(kind, body)
     assert gang.workers() == expected.workers()
+
+
+@given(lives(), st.randoms(use_true_random=False))
+def test_asking_in_between_changes_nothing(pods: list[list[Event]], random: Any) -> None:
+    """A change costs the work for one rank; what it leaves alone must be right as well."""
+    events = [event for life in pods for event in life]
+    random.shuffle(events)
+    gang = WorkerSet(3)
+    for count, (kind, body) in enumerate(events, 1):
+        gang.event(kind, body)
+        assert list(gang.workers().items()) == list(fed(events[:count]).workers().items())
+        if random.random() < 0.2:
+            gone = [body["metadata"]["uid"]]
+            gang.forget(gone)
+            expected = fed(events[:count])
+            expected.forget(gone)
+            assert gang.workers() == expected.workers()
+            gang = fed(events[:count])
+
+
+def test_a_change_costs_the_work_for_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    gang = WorkerSet(1000)
+    gang.relist([pod(rank, uid=f"u{rank}", prepare=running()) for rank in range(1000)])
+    assert len(gang.workers()) == 1000
+    read: list[str] = []
+    real = worker_set.worker
+
+    def counted(body: dict[str, Any]) -> WorkerStatus:
+        read.append(body["metadata"]["uid"])
+        return real(body)
+
+    monkeypatch.setattr(worker_set, "worker", counted)
+    gang.event("MODIFIED", pod(7, uid="u7", version=2, phase="Running", worker=running()))
+    assert gang.workers()[7].started
+    assert gang.replaced() == {}
+    assert read == ["u7"]
+
+
+def test_of_a_pod_only_what_is_read_is_kept() -> None:
+    body = pod(0, prepare=running())
+    body["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    body["spec"]["containers"] = [{"name": "worker"}]
+    gang = fed([("ADDED", body)])
+    (kept,) = gang.pods().values()
+    assert "managedFields" not in kept["metadata"]
+    assert kept["spec"] == {"nodeName": body["spec"]["nodeName"]}
+    assert kept["status"] == body["status"]
 
 
 def test_a_pod_that_was_replaced_before_its_training_leaves_its_place_to_the_new_one() -> None:

@@ -35,7 +35,8 @@ class Kubelets:
     """All nodes: each pod runs at once, and once it has its plan, it ends with results.
 
     ``bad`` nodes neither send nor receive; ``slow`` ones at a tenth of the rate; ``stuck`` ones start no pod, and have
-    the Event or the scheduler's message instead; ``blocked`` ones have no carrier; ``ending`` ones lose theirs at once.
+    the Event or the scheduler's message instead; ``blocked`` ones have no carrier; ``vanishing`` ones lose their pods
+    once these have plans.
     """
 
     def __init__(self, store: Store, count: int) -> None:
@@ -44,6 +45,7 @@ class Kubelets:
         self.slow: set[str] = set()
         self.stuck: dict[str, dict[str, str]] = {}
         self.blocked: set[str] = set()
+        self.vanishing: set[str] = set()
         self.pulling: dict[str, float] = {}
         self.started: dict[str, list[str]] = {}
         self._over = threading.Event()
@@ -53,11 +55,11 @@ class Kubelets:
             "metadata": {"name": "kube-multus-ds", "namespace": "kube-system"},
             "status": {"desiredNumberScheduled": count, "numberReady": count},
         }
-        daemons = [{"spec": {"nodeName": name}, "status": {"phase": "Running"}} for name in self.names]
+        self.daemons = [{"spec": {"nodeName": name}, "status": ready} for name in self.names]
         store.faults = [
             ("GET", r"/nodes\?", (200, {}, {"items": nodes})),
             ("GET", "/daemonsets", (200, {}, {"items": [multus]})),
-            ("GET", r"/pods\?labelSelector=app", (200, {}, {"items": daemons})),
+            ("GET", r"/pods\?labelSelector=app", (200, {}, {"items": self.daemons})),
             ("GET", "/network-attachment-definitions/", (200, {}, {"spec": {}})),
         ]
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -101,13 +103,21 @@ class Kubelets:
             self.store.logs[name] = "warning\n" + json.dumps(state(index, **more)) + "\n"
             self._container(status, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
         text = pod["metadata"]["annotations"].get(PLAN_ANNOTATION)
-        if text and "running" in status["containerStatuses"][0]["state"]:
+        if text and node in self.vanishing:
+            self.lose(node)
+        elif text and "running" in status["containerStatuses"][0]["state"]:
             results = [
                 self._result(node, one["partner"]) for one in json.loads(text)["steps"] if "addresses" in one
             ]
             self.store.logs[name] += json.dumps(state(index, results=results)) + "\n"
             status["phase"] = "Succeeded"
             self._container(status, {"terminated": {"exitCode": 0}})
+
+    def lose(self, node: str) -> None:
+        """Its pod is deleted, and is gone at once."""
+        for path, one in list(self.store.objects.items()):
+            if one["kind"] == "Pod" and self.node(one) == node:
+                del self.store.objects[path]
 
     def _container(self, status: dict[str, Any], state: dict[str, Any]) -> None:
         status.setdefault("phase", "Running")
@@ -265,6 +275,57 @@ def test_nodes_whose_pods_do_not_get_that_far_are_named_and_the_others_tested(
     }
 
 
+@pytest.mark.parametrize("lost", [("GET", "/log"), ("GET", ""), ("PATCH", ""), ("", "")])
+def test_a_pod_that_disappears_leaves_its_node_unknown_and_the_others_tested(
+    store: Store,
+    tmp_path: Path,
+    kubelets: Callable[[int], Kubelets],
+    lost: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While its log is read, or has nothing yet, before it gets its plan, or while it tests paths."""
+    nodes, (method, end), plain = kubelets(5), lost, store.answer
+
+    def answer(verb: str, path: str, said: bytes) -> Answer:
+        names = [name for name in nodes.started.get("gpu1", ()) if f"/{name}" in path]
+        if names and verb == method and path.partition("?")[0].endswith(names[0] + end):
+            nodes.lose("gpu1")
+        elif names and lost == ("GET", "") and "/log" in path:
+            return 200, {}, b""
+        return plain(verb, path, said)
+
+    nodes.vanishing = set() if method else {"gpu1"}
+    monkeypatch.setattr(store, "answer", answer)
+    checks, cluster_report, _ = verified(store, tmp_path)
+    assert bad(checks) == {}
+    assert [check.name for check in checks if check.result == "unknown"] == ["node gpu1"]
+    assert "does not exist any more" in cluster_report.nodes["gpu1"][1]
+    results = {name: result for name, (result, _) in cluster_report.nodes.items()}
+    assert results == dict.fromkeys(nodes.names, "ok") | {"gpu1": "unknown"}
+
+
+def test_a_node_without_multus_is_that_nodes_fault(
+    store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
+) -> None:
+    nodes = kubelets(5)
+    nodes.daemons.pop(1)
+    checks, cluster_report, _ = verified(store, tmp_path)
+    assert bad(checks) == {"Multus": "not Ready on gpu1"}
+    assert "gpu1" not in nodes.started
+    assert cluster_report.nodes.pop("gpu1") == ("fail", "Multus: not Ready on gpu1")
+    assert cluster_report.nodes == dict.fromkeys(["gpu0", "gpu2", "gpu3", "gpu4"], ("ok", ""))
+
+
+def test_without_multus_anywhere_there_are_no_pods(
+    store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
+) -> None:
+    nodes = kubelets(3)
+    nodes.daemons.clear()
+    checks, _, _ = verified(store, tmp_path)
+    assert [check.name for check in checks if not check.good] == ["Multus"]
+    assert nodes.started == {}
+
+
 def test_the_pull_of_an_image_is_not_counted(
     store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,7 +350,7 @@ def test_a_refusal_while_pods_are_created_ends_it_and_takes_away_what_is_there(
     store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
 ) -> None:
     kubelets(4)
-    store.faults.insert(0, ("POST", "/pods", forbidden("pods")))
+    store.faults.insert(0, ("POST", r"/pods\?(?!.*dryRun)", forbidden("pods")))
     with pytest.raises(ClusterError, match="pods is forbidden"):
         verified(store, tmp_path)
     assert store.names() == []

@@ -42,7 +42,7 @@ def daemon(node: str) -> dict[str, Any]:
     return {
         "metadata": {"name": f"multus-{node}"},
         "spec": {"nodeName": node},
-        "status": {"phase": "Running"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     }
 
 
@@ -68,7 +68,7 @@ def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, client: 
     sets = items(daemonset("networking", "multus"))
     server.answers = [LISTED, sets, RUNNING, attachment(STATIC)]
     checks, found = checked(client)
-    assert (checks["Multus"].result, checks["Multus"].evidence) == ("ok", "Running on 2 of 2 nodes")
+    assert (checks["Multus"].result, checks["Multus"].evidence) == ("ok", "Ready on 2 of 2 nodes")
     assert paths(server)[1:3] == ["/apis/apps/v1/daemonsets", "/api/v1/namespaces/networking/pods"]
     assert found.multus == "-n networking daemonset/multus"
 
@@ -76,12 +76,24 @@ def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, client: 
 def test_a_node_without_its_daemon_and_a_daemon_that_is_not_ready_are_faults(
     server: Server, client: ApiClient
 ) -> None:
-    sets = items(daemonset("kube-system"))
-    server.answers = [LISTED, sets, items(daemon("node1")), attachment(STATIC)]
-    assert checked(client)[0]["Multus"].evidence == "not running on node2"
-    server.answers = [LISTED, items(daemonset("kube-system", ready=1)), attachment(STATIC)]
-    check = checked(client)[0]["Multus"]
-    assert (check.result, check.evidence) == ("fail", "DaemonSet kube-system/kube-multus-ds: 1 of 2 Ready")
+    """Also if the DaemonSet's status has not noticed it yet."""
+    crashing = daemon("node2") | {"status": {"phase": "Running", "conditions": []}}
+    for pods in ([daemon("node1")], [daemon("node1"), crashing]):
+        server.answers = [LISTED, items(daemonset("kube-system")), items(*pods), attachment(STATIC)]
+        checks, found = checked(client)
+        assert (checks["Multus"].result, checks["Multus"].evidence) == ("fail", "not Ready on node2")
+        assert found.faulty == {"node2": checks["Multus"]}
+
+
+def test_daemons_on_nodes_that_take_no_part_do_not_count(server: Server, client: ApiClient) -> None:
+    """A DaemonSet wants a pod on a node that is not Ready, too."""
+    lost = {"metadata": {"name": "node3"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}
+    listing = items(*LISTED[2]["items"], lost)
+    server.answers = [listing, items(daemonset("kube-system", ready=1)), RUNNING, attachment(STATIC)]
+    checks, found = checked(client)
+    assert (checks["Multus"].result, checks["Multus"].evidence) == ("ok", "Ready on 2 of 2 nodes")
+    assert "node3 (not Ready)" in checks["nodes"].evidence
+    assert found.faulty == {}
 
 
 @pytest.mark.parametrize(
@@ -125,8 +137,15 @@ def test_without_the_nodes_the_daemonsets_own_status_decides(server: Server, cli
     server.answers = [denied("list", "nodes"), items(daemonset("kube-system")), attachment(STATIC)]
     check = checked(client)[0]["Multus"]
     assert (check.result, check.evidence) == ("ok", "all 2 pods of its DaemonSet are Ready")
-    server.answers = [denied("list", "nodes"), items(daemonset("kube-system", ready=1)), attachment(STATIC)]
-    assert checked(client)[0]["Multus"].result == "fail"
+    for ready, result in (
+        (1, "unknown"),
+        (0, "fail"),
+    ):  # the one that is missing may be on a node that is off
+        sets = items(daemonset("kube-system", ready=ready))
+        server.answers = [denied("list", "nodes"), sets, attachment(STATIC)]
+        check = checked(client)[0]["Multus"]
+        evidence = f"DaemonSet kube-system/kube-multus-ds: {ready} of 2 Ready"
+        assert (check.result, check.evidence) == (result, evidence)
 
 
 def test_a_daemonset_that_is_not_in_kube_system_may_be_elsewhere(server: Server, client: ApiClient) -> None:

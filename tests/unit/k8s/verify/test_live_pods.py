@@ -15,7 +15,7 @@ from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, kubeconfig, serving
 from tests.unit.api_store import Store, forbidden, stamp, storing
 from tests.unit.aside import aside, interrupt, until
-from tests.unit.kubernetes_objects import pod, running, terminated, waiting
+from tests.unit.kubernetes_objects import LABELS, pod, running, terminated, waiting
 from tests.unit.verify_reports import OPTIONS
 from torchnet.cli import main
 from torchnet.errors import ClusterError, NetworkError
@@ -35,6 +35,9 @@ def pods(client: ApiClient, *, alive: bool = True, said: list[str] | None = None
     return LivePods(client, "ml", lambda: alive, multus="-n net daemonset/multus", progress=lines.append)
 
 
+CREATION = r"/pods\?(?!.*dryRun)"  # not a dry run
+
+
 def items(*bodies: dict[str, Any]) -> Answer:
     return 200, {}, {"items": list(bodies)}
 
@@ -48,7 +51,7 @@ def daemon(node: str) -> dict[str, Any]:
     return {
         "metadata": {"name": f"multus-{node}"},
         "spec": {"nodeName": node},
-        "status": {"phase": "Running"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     }
 
 
@@ -86,7 +89,7 @@ def test_nor_after_one_in_the_last_moment_before(store: Store, tmp_path: Path) -
     checks = list(verification.verify(one, "ml", OPTIONS, lambda: not begun, on_start=begun.append))
     assert [check.good for check in checks] == [True] * 3
     assert len(begun) == 1
-    assert store.wanted("POST", "") == 0
+    assert store.wanted("POST", "") == store.wanted("POST", "dryRun=All") == 1
 
 
 def verifying(store: Store, folder: Path) -> int:
@@ -100,7 +103,7 @@ def test_a_signal_while_the_pods_are_there_takes_them_away(
     installed_well(store)
     with aside(lambda: until(lambda: store.wanted("GET", "/pods/verify")), interrupt):
         assert verifying(store, tmp_path) == 130
-    assert store.wanted("POST", "/pods") == 1
+    assert store.wanted("POST", CREATION) == 1
     assert store.names() == []
     out, err = capsys.readouterr()
     assert "FAIL" not in out
@@ -140,7 +143,7 @@ def test_a_server_that_falls_silent_then_is_not_waited_for_after_a_signal(
 
 def test_what_cannot_be_removed_after_an_error_is_named_beside_it(store: Store, tmp_path: Path) -> None:
     installed_well(
-        store, ("POST", "/pods", forbidden("pods")), ("DELETE", "", (401, {}, {"message": "expired"}))
+        store, ("POST", CREATION, forbidden("pods")), ("DELETE", "", (401, {}, {"message": "expired"}))
     )
     with pytest.raises(ClusterError) as caught:
         list(verification.verify(api_answers.client(store, tmp_path), "ml", OPTIONS, lambda: True))
@@ -155,16 +158,16 @@ def test_a_test_pod_that_its_kubelet_has_not_ended_is_named(
     monkeypatch.setattr(verification, "_REMOVAL_SECONDS", 0.5)
     monkeypatch.setattr(secrets, "token_hex", lambda _: "abc")
     node = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-    installed_well(store, ("POST", "/pods", forbidden("pods")), ("GET", "/nodes/", (200, {}, node)))
-    stuck = pod(0) | {"metadata": {"name": "verify-abc-0", "namespace": "ml", "uid": "a"}}
-    stuck["metadata"]["labels"] = {"torchnet.alt/run": "verify-abc"}
+    installed_well(store, ("POST", CREATION, forbidden("pods")), ("GET", "/nodes/", (200, {}, node)))
+    stuck = pod(0) | {"metadata": {"name": "verify-abc-1", "namespace": "ml", "uid": "a"}}
+    stuck["metadata"]["labels"] = LABELS | {"torchnet.alt/run": "verify-abc"}
     stuck["metadata"] |= {"deletionTimestamp": stamp(time.time() - 60), "deletionGracePeriodSeconds": 1}
     store.put(stuck)
     store.lingers = 1
     with pytest.raises(ClusterError) as caught:
         list(verification.verify(api_answers.client(store, tmp_path), "ml", OPTIONS, lambda: True))
     assert "the node is Ready" in caught.value.text
-    assert "Pod/verify-abc-0" in store.names()
+    assert "Pod/verify-abc-1" in store.names()
 
 
 # -- pods that do not do well -------------------------------------------------------------------------------------
@@ -315,11 +318,11 @@ def test_ctrl_c_is_no_finding(server: Server, client: ApiClient) -> None:
         items(*({"metadata": {"name": name}, "status": ready} for name in NODES)),
         *(items(daemonset("kube-system")), items(*map(daemon, NODES))),
         (200, {}, {"spec": {}}),
-        *((201, {}, {}), (201, {}, {})),
+        *((201, {}, {}), (201, {}, {}), (201, {}, {})),
         (200, {}, pod(0)),
         (200, {}, {}),
     ]
-    checks = list(verification.verify(client, "ml", OPTIONS, lambda: len(server.asked) < 7))
+    checks = list(verification.verify(client, "ml", OPTIONS, lambda: len(server.asked) < 8))
     assert [check.name for check in checks if not check.good] == []
     assert len(checks) == 3
     assert "DELETE" in {method for _, method, _, _ in server.asked}, "the pods are removed"

@@ -86,6 +86,34 @@ def test_if_a_taint_is_all_that_is_in_the_way_the_option_is_named() -> None:
     assert parse_toleration(check.fix.removeprefix("--toleration ")) == GPU | {"operator": "Equal"}
 
 
+CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+GPU_TEXT = "nvidia.com/gpu=present:NoSchedule"
+
+
+def proposed(*nodes: dict[str, Any]) -> str:
+    return check_nodes(choose(nodes, {}, []), {}).fix
+
+
+def test_the_taint_of_most_nodes_is_proposed_and_never_the_control_planes_or_a_drained_nodes() -> None:
+    team = {"key": "example.com/team", "effect": "NoSchedule"}
+    gpus = [node("gpu1", GPU), node("gpu2", GPU)]
+    others = [node("cp1", CONTROL_PLANE), node("gpu3", GPU, cordoned=True), node("a", team)]
+    assert proposed(*others, *gpus) == f"--toleration {GPU_TEXT}"
+    uninitialized = {"key": "node.cloudprovider.kubernetes.io/uninitialized", "effect": "NoSchedule"}
+    lost = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
+    nothing = [node(f"cp{number}", CONTROL_PLANE) for number in range(3)]
+    nothing += [node("gpu3", GPU, cordoned=True), node("new", uninitialized), node("lost", lost)]
+    assert proposed(*nothing) == "kubectl get nodes"
+
+
+def test_a_node_with_two_taints_needs_both_tolerations() -> None:
+    team = {"key": "example.com/team", "effect": "NoExecute"}
+    assert (
+        proposed(node("gpu1", GPU, team))
+        == f"--toleration example.com/team:NoExecute --toleration {GPU_TEXT}"
+    )
+
+
 def test_many_nodes_that_are_left_out_are_counted() -> None:
     nodes = [node("good"), *(node(f"bad{number:02}", GPU) for number in range(20))]
     evidence = check_nodes(choose(nodes, {}, []), {}).evidence

@@ -13,15 +13,23 @@ _THREADS = 16
 
 
 def parallel(
-    call: Callable[[Argument], Answer], arguments: Iterable[Argument], threads: int = _THREADS
+    call: Callable[[Argument], Answer],
+    arguments: Iterable[Argument],
+    threads: int = _THREADS,
+    *,
+    first: Callable[[BaseException], bool] = lambda _: False,
 ) -> list[Answer]:
     """Return what ``call`` returns for each argument, in their order.
 
     The threads are daemons, unlike those of concurrent.futures, so that a command that was interrupted twice does not
     wait for their requests.
 
+    Args:
+        first: Of several errors, the first one that this function approves of is raised.
+
     Raises:
-        BaseException: What the first call that failed has raised. No further calls are begun then.
+        BaseException: What the first call that failed has raised. No further calls are begun then, and those that
+            were are waited for.
     """
     waiting: queue.SimpleQueue[tuple[int, Argument]] = queue.SimpleQueue()
     count = 0
@@ -48,5 +56,5 @@ def parallel(
     for one in workers:
         one.join()
     if errors:
-        raise errors[0]
+        raise next(filter(first, errors), errors[0])
     return [answers[number] for number in range(count)]

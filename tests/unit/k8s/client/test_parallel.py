@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from torchnet.k8s.verify.parallel import parallel
+from torchnet.k8s.client.parallel import parallel
 
 
 def test_the_answers_are_in_the_arguments_order() -> None:
@@ -46,3 +46,17 @@ def test_after_a_failure_no_more_calls_are_begun() -> None:
     with pytest.raises(ValueError, match="two"):
         parallel(call, range(100), threads=1)
     assert begun == [0, 1, 2]
+
+
+def test_of_several_errors_the_one_that_matters_most_is_raised() -> None:
+    begun = threading.Barrier(4)
+
+    def call(number: int) -> None:
+        begun.wait(10)
+        time.sleep(0.05 * number)
+        raise KeyError(number) if number == 2 else ValueError(number)
+
+    with pytest.raises(KeyError):
+        parallel(call, range(4), first=lambda error: isinstance(error, KeyError))
+    with pytest.raises(ValueError, match="0"):
+        parallel(call, range(4))
