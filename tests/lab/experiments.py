@@ -2,131 +2,52 @@
 
 One boot for all; for a row one launch of four workers, two pods on each node. Its receipt has the bytes of each pair,
 so that it fills both cells: pairs on one node, and pairs across nodes. Where that launch is refused, two workers on one
-node are launched beside it.
+node are launched beside it. Most experiments use the pods of a row.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.addons import ROOT
 from tests.cluster.control_plane import kubectl
 from tests.cluster.shell import ClusterFailure, say, timed
-from tests.lab import attachments, fabric, lab, launches, nodes, pods
+from tests.lab import attachments, lab, launches, nodes, pods
 from tests.lab import versions as v
 from tests.lab.attachments import Refusal
+from tests.lab.cases import (
+    BEHIND_ROUTER,
+    IPAMS,
+    KINDS,
+    SEGMENT,
+    WIDE,
+    Case,
+    behind_router,
+    case,
+    named,
+    only_known_macs,
+    sliced,
+)
 from tests.lab.lab import Lab
 from tests.lab.launches import Outcome
 from tests.lab.pods import Pod
+from torchnet.errors import NetworkError
 from torchnet.k8s.addons.images import MULTUS, WHEREABOUTS
 
-SEGMENT = {"node1": "fcbb::11", "node2": "fcbb::12"}  # the nodes' own addresses on the one segment
-RANGE = "fcbb:0:800:ffff::/64"
-PARTS = {"node1": "fcbb:0:800:ffff:1::/80", "node2": "fcbb:0:800:ffff:2::/80"}
-STATIC = [f"fcbb:0:800:ffff:8000::{number}/64" for number in range(51, 55)]
-WIDE = "fcbb:0:800::/48"  # in the l3 modes each node has a range of its own in it
-WIDE_PARTS = {"node1": "fcbb:0:800:1::/64", "node2": "fcbb:0:800:2::/64"}
-WIDE_STATIC = ["fcbb:0:800:1::51/64", "fcbb:0:800:1::52/64", "fcbb:0:800:2::51/64", "fcbb:0:800:2::52/64"]
-BEHIND_ROUTER = {"node1": "fcbb:0:800:101::/64", "node2": "fcbb:0:800:102::/64"}
-KINDS = (("ipvlan", "l2"), ("ipvlan", "l3"), ("ipvlan", "l3s"), ("macvlan", "bridge"), ("bridge", ""))
-IPAMS = ("whereabouts", "host-local", "static")
-ROUTED = ("l3", "l3s")
+ROWS = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
+NAMES = [named(*row) for row in ROWS]
+TRAIN = ROOT / "launch" / "train.py"
+NET = ROOT / "torchnet" / "k8s" / "addons" / "example_scripts" / "net.py"
 _COMMAND = re.compile(r"on (node[0-9]+) run: (ip \S.*? via (ADDRESS_OF_(NODE[0-9]+)))(?=,)")
 _PATHS = re.compile(r"([0-9]+)/([0-9]+) paths at ([0-9]+) bytes")
-
-
-@dataclass
-class Case:
-    """A row: an attachment, and what the nodes need for it."""
-
-    kind: str
-    mode: str
-    ipam: str
-    objects: list[dict[str, Any]]
-    ips: list[str] = field(default_factory=list)
-    refused_manifest: str = ""  # what torchnet says instead of printing this one
-    note: str = ""
-    prepared: Callable[[Lab], Any] = lambda _lab: nullcontext()
-
-
-def sliced(parts: dict[str, str], *, gateways: dict[str, str] | None = None) -> list[str]:
-    found = []
-    for node, part in parts.items():
-        found += ["--slice", f"{node}={part}" + (f",via={gateways[node]}" if gateways else "")]
-    return found
-
-
-def case(kind: str, mode: str, ipam: str) -> Case:
-    """The row as torchnet prints its attachment; where it refuses to, one by hand that shows why, or what works."""
-    words = ["--type", kind, *(["--mode", mode] if mode else []), "--ipam", ipam]
-    words += ["--mtu", "9000"] if kind == "bridge" else []  # its plugin does not look at the bridge's
-    made = Case(kind, mode, ipam, [])
-    if mode not in ROUTED:
-        words += sliced(PARTS) if ipam == "host-local" else []
-        made.ips = STATIC if ipam == "static" else []
-    elif ipam == "host-local":
-        # l3 without gateways: the launch names the missing routes; l3s with them: the manifest adds them.
-        words += ["--range", WIDE, *sliced(WIDE_PARTS, gateways=SEGMENT if mode == "l3s" else None)]
-        made.note = (
-            "its manifest adds the routes (`via=`)"
-            if mode == "l3s"
-            else "after the routes that the refusal names"
-        )
-    objects = attachments.printed(*words)
-    if isinstance(objects, Refusal):
-        made.refused_manifest = objects.text
-        main: dict[str, Any] = {"type": kind, "master": "ens5", "mode": mode}
-        if ipam == "static":
-            main |= {"capabilities": {"ips": True}, "ipam": {"type": "static", "routes": [{"dst": WIDE}]}}
-            made.ips, made.prepared = WIDE_STATIC, partial(routes_between, WIDE_PARTS)
-            made.note = "by hand: each node's pods in a range of its own, routes on the nodes"
-        else:
-            main |= {"ipam": {"type": "whereabouts", "range": RANGE}}
-            made.note = "by hand, as in the guide"
-        objects = attachments.by_hand({"plugins": [main]})
-    made.objects = objects
-    if kind == "bridge":
-        made.prepared = bridged
-    return made
-
-
-@contextmanager
-def routes_between(parts: dict[str, str], up: Lab) -> Iterator[None]:
-    """Routes on each node to the other one's part."""
-    todo = [
-        (node, part, SEGMENT[other])
-        for node in up.nodes
-        for other, part in parts.items()
-        if other != node.name
-    ]
-    for node, part, gateway in todo:
-        node.run("ip", "-6", "route", "replace", part, "via", gateway, "dev", "ens5")
-    try:
-        yield
-    finally:
-        for node, part, _ in todo:
-            node.ask("ip", "-6", "route", "delete", part)
-
-
-@contextmanager
-def bridged(up: Lab) -> Iterator[None]:
-    """A bridge on each node, with its card as a port."""
-    for node in up.nodes:
-        node.run("ip", "link", "add", "br-backend", "mtu", "9000", "type", "bridge")
-        node.run("ip", "link", "set", "ens5", "master", "br-backend")
-        node.run("ip", "link", "set", "br-backend", "up")
-    try:
-        yield
-    finally:
-        for node in up.nodes:
-            node.ask("ip", "link", "delete", "br-backend")
 
 
 class Table:
@@ -169,34 +90,34 @@ class Table:
             raise ClusterFailure(f"DEL has left addresses in {held}")
 
     def row(self, made: Case) -> None:
+        """Fill both cells, and what ``EXPERIMENTS`` has for this row."""
         began = time.monotonic()
-        name = " ".join(filter(None, (made.kind, made.mode, made.ipam)))
         found: dict[str, Any] = {"kind": made.kind, "mode": made.mode, "ipam": made.ipam, "note": made.note}
         if made.refused_manifest:
             found["refused_manifest"] = made.refused_manifest
         try:
             with self.job(made) as four:
                 found["net1"] = [_net1(pod) for pod in four]
+                found["start"] = round(time.monotonic() - began, 1)
                 outcome = launches.launch(four)
-                if (made.kind, made.mode, made.ipam) == ("ipvlan", "l3", "host-local"):
+                found["launch"] = round(outcome.seconds, 1)
+                if made.name == "ipvlan l3 host-local":
                     outcome = self._with_routes(four, outcome, found)
                 found |= cells(four, outcome)
                 if outcome.code:
                     alone = launches.launch(four[:2])
                     found["same"] = cells(four[:2], alone)["same"]
+                for name, experiment in EXPERIMENTS.get(made.name, {}).items():
+                    self.experiment(name, partial(experiment, self, four))
         except ClusterFailure as failure:
             found["error"] = str(failure)
         found["seconds"] = round(time.monotonic() - began, 1)
-        keys = ("kind", "mode", "ipam")
-        others = [row for row in self.found["rows"] if any(row[key] != found[key] for key in keys)]
-        order = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
-        self.found["rows"] = sorted(
-            [*others, found], key=lambda row: order.index(tuple(row[key] for key in keys))
-        )
+        rows = {named(row["kind"], row["mode"], row["ipam"]): row for row in self.found["rows"]}
+        rows[made.name] = found
+        self.found["rows"] = [rows[name] for name in NAMES if name in rows]
         self.save()
-        say(
-            f"{name}: {found.get('same')} {found.get('across')} {found.get('error', '')} ({found['seconds']} s)"
-        )
+        shown = {name: found.get(name) for name in ("same", "across", "error", "start", "launch", "seconds")}
+        say(f"{made.name}: {shown}")
 
     def _with_routes(self, four: list[Pod], refused: Outcome, found: dict[str, Any]) -> Outcome:
         """Run the commands that the refusal names, each on the node that it names, and launch again."""
@@ -227,20 +148,38 @@ class Table:
         self.save()
         say(f"{name}: {json.dumps(found)[:2000]}")
 
-    def filtered(self, found: dict[str, Any]) -> None:
-        """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode; ipvlan."""
-        made = case("macvlan", "bridge", "static")
-        with self.job(made) as four:
-            found["promiscuous"] = {node.name: _promiscuous(node) for node in self.lab.nodes}
-            with only_known_macs():
-                found["macvlan"] = _summary(launches.launch(four))
-                for node in self.lab.nodes:
-                    node.run("ip", "link", "set", "ens5", "promisc", "on")
-                found["macvlan_promiscuous"] = _summary(launches.launch(four))
-                for node in self.lab.nodes:
-                    node.run("ip", "link", "set", "ens5", "promisc", "off")
-        with self.job(case("ipvlan", "l2", "static")) as four, only_known_macs():
-            found["ipvlan"] = _summary(launches.launch(four))
+    def filtered(self, four: list[Pod], found: dict[str, Any]) -> None:
+        """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode."""
+        found["promiscuous"] = {node.name: _promiscuous(node) for node in self.lab.nodes}
+        with only_known_macs():
+            found["macvlan"] = _summary(launches.launch(four[::2]))
+            for node in self.lab.nodes:
+                node.run("ip", "link", "set", "ens5", "promisc", "on")
+            found["macvlan_promiscuous"] = _summary(launches.launch(four[::2]))
+            for node in self.lab.nodes:
+                node.run("ip", "link", "set", "ens5", "promisc", "off")
+
+    def filtered_ipvlan(self, four: list[Pod], found: dict[str, Any]) -> None:
+        """The same port: ipvlan."""
+        with only_known_macs():
+            found["ipvlan"] = _summary(launches.launch(four[::2]))
+
+    def trained(self, four: list[Pod], found: dict[str, Any]) -> None:
+        """launch/train.py on a worker of each node, and what the guide looks at: the pods' net1, and a ping."""
+        two = four[::2]
+        peer = two[1].status_entry("net1")["ips"][0]
+        found["looks"] = {
+            "ip addr show dev net1": two[0].inside("ip", "addr", "show", "dev", "net1"),
+            "net.py show": two[0].inside(sys.executable, "-S", str(NET), "show"),
+            "net.py probe": two[0].inside(sys.executable, "-S", str(NET), "probe", peer),
+            "ping6": two[0].inside("ping6", "-c", "3", peer),
+            "network-status": json.dumps(two[0].status_entry("net1"), indent=2) + "\n",
+            "kubectl": kubectl("get", "network-attachment-definitions"),
+        }
+        found["addresses"] = [pod.status_entry("net1")["ips"][0] for pod in two]
+        outcome = launches.launch(two, TRAIN)
+        found |= {"code": outcome.code, "failure": outcome.failure, "receipt": outcome.receipt}
+        found["said"] = [line for line in outcome.logs[0].splitlines() if not line.startswith("torchnet: ")]
 
     def routed(self, found: dict[str, Any]) -> None:
         """A router between the nodes' segments, each a /64 of its own: l3, with the routes on the router."""
@@ -253,44 +192,22 @@ class Table:
             found |= cells(four, outcome) | _summary(outcome)
 
 
-@contextmanager
-def only_known_macs() -> Iterator[None]:
-    for node in SEGMENT:
-        fabric.only_known_mac(node, enabled=True)
-    try:
-        yield
-    finally:
-        for node in SEGMENT:
-            fabric.only_known_mac(node, enabled=False)
-
-
-@contextmanager
-def behind_router(up: Lab) -> Iterator[None]:
-    """Each node's card in a segment of its own, with a router between the two that knows the pods' ranges."""
-    for node in up.nodes:
-        number = fabric.number(node.name)
-        own, part = f"fcbb:0:800:{number}::11", BEHIND_ROUTER[node.name]
-        fabric.connect(node.name, f"back{number}")
-        node.run("ip", "address", "add", f"{own}/64", "dev", "ens5", "nodad")
-        gateway = fabric.router_address(node.name)
-        node.run("ip", "-6", "route", "add", WIDE, "via", gateway, "dev", "ens5")
-        fabric.ip(fabric.ROUTER, f"route replace {part} via {own}")
-    try:
-        yield
-    finally:
-        for node in up.nodes:
-            node.ask("ip", "-6", "route", "delete", WIDE)
-            node.ask(
-                "ip", "address", "delete", f"fcbb:0:800:{fabric.number(node.name)}::11/64", "dev", "ens5"
-            )
-            fabric.connect(node.name, "back")
+# By row; they use its pods.
+EXPERIMENTS: dict[str, dict[str, Callable[[Table, list[Pod], dict[str, Any]], None]]] = {
+    "ipvlan l2 whereabouts": {"training": Table.trained},
+    "ipvlan l2 static": {"mac filter ipvlan": Table.filtered_ipvlan},
+    "macvlan bridge static": {"mac filter": Table.filtered},
+}
 
 
 def cells(four: list[Pod], outcome: Outcome) -> dict[str, Any]:
     """Both cells of a launch: pairs on one node, and pairs across nodes."""
     if outcome.code:
         return {
-            "across": {"result": "refused", "reason": outcome.failure or outcome.logs[0][-600:]},
+            "across": {
+                "result": "refused" if outcome.code == NetworkError.exit_code else "failed",
+                "reason": outcome.failure or outcome.logs[0][-600:],
+            },
             "same": {"result": "?"},
         }
     place = {pod.name: pod.node.name for pod in four}
@@ -327,7 +244,7 @@ def _net1(pod: Pod) -> dict[str, Any]:
     shown = pod.net1()
     about = shown.get("linkinfo", {})
     addresses = [one["local"] for one in shown["addr_info"] if one["scope"] == "global"]
-    (entry,) = [one for one in pod.status if one.get("interface") == "net1"]
+    entry = pod.status_entry("net1")
     if entry.get("ips") != addresses:
         raise ClusterFailure(f"{pod.name}: network-status has {entry.get('ips')}, the kernel {addresses}")
     mode = about.get("info_data", {}).get("mode", "")
@@ -349,7 +266,7 @@ def _versions(up: Lab) -> dict[str, str]:
 
 
 def run(file: Path, parts: Sequence[str] = ()) -> None:
-    """Bring the lab up, fill the table, take it down; with ``parts`` only rows and experiments whose names have one."""
+    """Bring the lab up, fill the table, take it down; with ``parts`` only rows whose names have one."""
 
     def wanted(name: str) -> bool:
         return not parts or any(part in name for part in parts)
@@ -359,15 +276,12 @@ def run(file: Path, parts: Sequence[str] = ()) -> None:
         for node in up.nodes:
             node.run("ip", "address", "add", f"{SEGMENT[node.name]}/64", "dev", "ens5", "nodad")
         table = Table(up, file)
-        for name, experiment in (("mac filter", table.filtered), ("router", table.routed)):
-            if wanted(name):
-                with timed(name):
-                    table.experiment(name, experiment)
         with timed("all rows"):
-            for kind, mode in KINDS:
-                for ipam in IPAMS:
-                    if wanted(f"{kind} {mode} {ipam}"):
-                        table.row(case(kind, mode, ipam))
+            for made in (case(*row) for row in ROWS if wanted(named(*row))):
+                table.row(made)
+        if wanted("router"):
+            with timed("router"):
+                table.experiment("router", table.routed)
         table.save()
     finally:
         lab.down()

@@ -5,11 +5,16 @@ No kubelet runs on the nodes: `tests.lab.pods` calls the plugins as one does.
 
 from __future__ import annotations
 
+import base64
+import compileall
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import tarfile
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +29,10 @@ from tests.cluster.shell import ClusterFailure, timed, wait_until
 from tests.lab import fabric, recipes
 from tests.lab.nodes import Node
 from tests.lab.preloaded import SOCKET
+from torchnet.k8s.objects.agent_zip import agent_zip
 from torchnet.linux import namespaces
 
+AGENT = "/run/agent"  # on a node: what the archive contains that torchnet gives to pods
 PRELOADED = Path(__file__).with_name("preloaded.py")
 PLUGINS = "/opt/cni/bin"
 CONFIGURATION = "/etc/cni/net.d"
@@ -66,7 +73,8 @@ def up() -> Lab:
             for node in lab.nodes:
                 node.boot()
             together([_start_control_plane, *(node.wait for node in lab.nodes)])
-            together([partial(_install, node) for node in lab.nodes])
+            agent = _pack_agent()
+            together([partial(_install, node, agent) for node in lab.nodes])
             for node in lab.nodes:
                 node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
             for node in lab.nodes:
@@ -98,6 +106,18 @@ def down() -> None:
     shutil.rmtree(RUN, ignore_errors=True)
 
 
+def _pack_agent() -> str:
+    """The modules that torchnet's pods run, compiled as the first container of a pod leaves them, in Base64."""
+    folder = RUN / "agent"
+    with zipfile.ZipFile(io.BytesIO(agent_zip())) as archive:
+        archive.extractall(folder)
+    compileall.compile_dir(folder, quiet=1)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
+        tar.add(folder, "agent")
+    return base64.b64encode(packed.getvalue()).decode()
+
+
 def _start_control_plane() -> None:
     control_plane.start_etcd()
     control_plane.start_apiserver()
@@ -116,13 +136,14 @@ def token(account: str) -> str:
     return kubectl("-n", "kube-system", "create", "token", account).strip()
 
 
-def _install(node: Node) -> None:
+def _install(node: Node, agent: str) -> None:
     """What the kubelet and the pods of Multus's and Whereabouts's DaemonSets do on a node, by their own programs."""
     image = "/usr/src/multus-cni/bin"  # where Multus's image has its programs
     node.run("mkdir", "-p", PLUGINS, CONFIGURATION, ACCOUNT, "/var/lib/cni", "/run/netns", image)
     node.run("cp", *recipes.plugins.folder.iterdir(), PLUGINS)
     node.run("cp", cluster.multus.folder / "multus", cluster.multus.folder / "passthru", image)
     node.run("ln", "-sfn", "/", "/host")
+    node.run("sh", "-c", "base64 -d | tar xz -C /run", input=agent)
     node.run("ln", "-sf", "/bin/busybox", "/bin/sh")
     node.write(f"{CONFIGURATION}/10-primary.conflist", json.dumps(primary(node.name)))
     node.write(f"{ACCOUNT}/ca.crt", (pki.PKI / "ca.crt").read_text())

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.addons import ROOT
 from tests.cluster.control_plane import kubectl
+from tests.lab.lab import AGENT
 from tests.lab.pods import STATUS_DIR, Pod, ask_all
 from torchnet import constants
 from torchnet.constants import INDEX_LABEL, RUN_LABEL
@@ -63,23 +63,13 @@ def launch(pods: list[Pod], script: Path = SCRIPT, *, start_timeout: float = 60)
 
     def agent(pod: Pod) -> Any:
         rank = pods.index(pod)
-        words = [
-            sys.executable,
-            "-m",
-            "torchnet",
-            "agent",
-            "--nnodes",
-            f"{len(pods)}",
-            "--node-rank",
-            f"{rank}",
-        ]
+        words = [sys.executable, AGENT, "agent", "--nnodes", f"{len(pods)}", "--node-rank", f"{rank}"]
         words += ["--name", pod.name, "--run-id", pod.run, "--status-dir", f"{STATUS_DIR}/{pod.name}"]
         words += ["--attachment", f"{pod.namespace}/{pod.network}@net1", "--rank0-names", pod.run]
         words += ["--start-timeout", f"{start_timeout:g}", "--termination-log", ""]
         words += ["--link-grace", "60"]  # on a busy machine a node can be silent for long
         words += ["--no-python", sys.executable, "-S", str(PRELOADED), "run", str(script)]
         environment = {
-            "PYTHONPATH": str(ROOT),
             "TORCHNET_TOKEN": "of the lab",
             "POD_NAME": pod.name,
             "POD_NAMESPACE": pod.namespace,

@@ -6,13 +6,17 @@ import re
 import textwrap
 from typing import Any
 
-from tests.lab.experiments import IPAMS, KINDS
+from tests.lab.cases import IPAMS, KINDS
+from torchnet.receipt import table
+from torchnet.receipt.receipt_model import Receipt
 
 FILE = "docs/attachments.md"
 LEAST_SHARE = 0.99
 WIDTH = 120
 ALL = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
 VERSIONS = "Tried with "  # the line that may differ from one machine to another
+FIGURES = "<!-- Of one run: the next one has other figures. -->"  # before a block that may differ
+_FIGURES = re.compile(rf"^{re.escape(FIGURES)}\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 _HEAD = f"""\
 # Attachments
@@ -64,7 +68,8 @@ def render(found: dict[str, Any]) -> str:
         words = [f"`{row['kind']}`", f"`{row['mode']}`" if row["mode"] else "", f"`{row['ipam']}`"]
         cells = [_cell(row, "same"), _cell(row, "across")]
         lines.append(f"| {' | '.join([*words, *cells, row['note']])} |".replace("|  |", "| |"))
-    versions = found["versions"]
+    versions, tried = found["versions"], found["experiments"]
+    filtered = {**tried.get("mac_filter", {}), **tried.get("mac_filter_ipvlan", {})}
     lines += [
         "",
         f"{VERSIONS}Linux {versions['kernel']}, CNI plugins {versions['plugins']}, Multus {versions['multus']}, ",
@@ -74,15 +79,18 @@ def render(found: dict[str, Any]) -> str:
         "",
         *_about_l3(rows),
         *_about_manifests(rows),
-        *_about_filter(found["experiments"].get("mac_filter"), keys),
+        *_about_filter(filtered, keys),
     ]
-    lines += _about_router(found["experiments"].get("router"))
+    lines += _about_router(tried.get("router"))
+    lines += _about_training(tried.get("training"))
     return "\n".join(lines).rstrip() + "\n"
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two pages say the same, but for the versions."""
-    left, right = (re.sub(f"^{VERSIONS}.*$", "", text, flags=re.MULTILINE) for text in (one, other))
+    """Whether two pages say the same, but for the versions and what differs from run to run."""
+    left, right = (
+        _FIGURES.sub("", re.sub(f"^{VERSIONS}.*$", "", text, flags=re.MULTILINE)) for text in (one, other)
+    )
     return left == right
 
 
@@ -125,8 +133,8 @@ def _about_manifests(rows: list[dict[str, Any]]) -> list[str]:
     return []
 
 
-def _about_filter(found: dict[str, Any] | None, keys: list[tuple[str, str, str]]) -> list[str]:
-    if not found or "ipvlan" not in found:
+def _about_filter(found: dict[str, Any], keys: list[tuple[str, str, str]]) -> list[str]:
+    if not {"macvlan", "macvlan_promiscuous", "ipvlan"} <= found.keys():
         return []
 
     def result(name: str) -> str:
@@ -166,3 +174,25 @@ def _about_router(found: dict[str, Any] | None) -> list[str]:
         "the whole range, via the router. `via=` is for nodes on one segment."
     )
     return ["## A router between the nodes", "", textwrap.fill(text, WIDTH)]
+
+
+def _about_training(found: dict[str, Any] | None) -> list[str]:
+    if not found or "receipt" not in found:
+        return []
+    looks = found["looks"]
+    text = (
+        "launch/train.py on one worker of each node, over ipvlan in mode l2 with Whereabouts. "
+        f"Its exit code was {found['code']}. The receipt:"
+    )
+    receipt = table.render(Receipt.model_validate(found["receipt"]), columns=WIDTH)
+    lines = ["", "## A training over ipvlan", "", textwrap.fill(text, WIDTH), "", FIGURES, "```text"]
+    lines += [*receipt.splitlines(), "```", "", "The output of rank 0 ended with:", "", FIGURES, "```text"]
+    lines += [*found["said"][-3:], "```", ""]
+    text = (
+        "Before it, these commands of [the guide](../manifests/multus-guide.md) ran in the network of the first pod; "
+        "`net.py` is its replacement for images without `ip` and `ping`:"
+    )
+    lines += [textwrap.fill(text, WIDTH), "", FIGURES, "```text"]
+    for command, printed in looks.items():
+        lines += [f"$ {command}", *(line.rstrip() for line in printed.splitlines()), ""]
+    return [*lines[:-1], "```"]

@@ -147,6 +147,20 @@ class Pod:
         prefix = ("ip", "netns", "exec", self.name)
         return self.node.ask(*prefix, *words, env=dict(env), timeout=timeout, cwd=folder)
 
+    def inside(self, *words: str) -> str:
+        """What a command in the pod's network prints; ClusterFailure where it fails."""
+        answer = self.command(*words, env={}, timeout=60)
+        if answer.code:
+            raise ClusterFailure(
+                f"{self.name}: code {answer.code} from {words}: {answer.stdout}{answer.stderr}"
+            )
+        return answer.stdout
+
+    def status_entry(self, interface: str) -> dict[str, Any]:
+        """The entry of this interface in the pod's network-status."""
+        (entry,) = [one for one in self.status if one.get("interface") == interface]
+        return entry
+
     def net1(self) -> dict[str, Any]:
         """The interface as the kernel has it: its kind, mode, MTU and addresses."""
         shown = self.node.run("ip", "-n", self.name, "-d", "-json", "address", "show", "dev", "net1")

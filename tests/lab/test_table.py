@@ -14,7 +14,9 @@ import pytest
 from tests.cluster.addons import ROOT
 from tests.golden import UPDATE
 from tests.lab import machine, page
-from tests.lab.experiments import IPAMS, KINDS, ROUTED
+from tests.lab.cases import IPAMS, KINDS, ROUTED
+from torchnet.receipt import table
+from torchnet.receipt.receipt_model import Receipt
 
 pytestmark = pytest.mark.quiet  # refusals within seconds, on nodes that share this machine's processors
 ROWS = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
@@ -53,6 +55,12 @@ def row_of(found: dict[str, Any], kind: str, mode: str, ipam: str) -> dict[str, 
     return row  # type: ignore[no-any-return]
 
 
+def experiment(found: dict[str, Any], name: str) -> dict[str, Any]:
+    tried: dict[str, Any] = found["experiments"][name]
+    assert "error" not in tried, tried["error"]
+    return tried
+
+
 @pytest.mark.parametrize(("kind", "mode", "ipam"), ROWS, ids=["-".join(filter(None, row)) for row in ROWS])
 def test_a_row(found: dict[str, Any], kind: str, mode: str, ipam: str) -> None:
     row = row_of(found, kind, mode, ipam)
@@ -89,19 +97,36 @@ def test_missing_routes_are_named_in_time_and_the_commands_help(found: dict[str,
 
 
 def test_a_mac_filter_stops_macvlan_promiscuous_or_not_but_not_ipvlan(found: dict[str, Any]) -> None:
-    tried = found["experiments"]["mac_filter"]
-    assert "error" not in tried, tried["error"]
+    tried, ipvlan = experiment(found, "mac_filter"), experiment(found, "mac_filter_ipvlan")
     assert set(tried["promiscuous"].values()) == {False}
     for name in ("macvlan", "macvlan_promiscuous"):
         assert tried[name]["code"] == 4
         assert "most likely a hypervisor" in tried[name]["failure"]
-    assert tried["ipvlan"]["code"] == 0
+    assert ipvlan["ipvlan"]["code"] == 0
 
 
 def test_a_router_with_routes_to_the_slices_is_enough(found: dict[str, Any]) -> None:
-    tried = found["experiments"]["router"]
-    assert "error" not in tried, tried["error"]
+    tried = experiment(found, "router")
     assert (tried["across"]["result"], tried["same"]["result"]) == ("works", "works")
+
+
+def test_the_example_trains_over_ipvlan_and_the_guides_commands_show_net1(found: dict[str, Any]) -> None:
+    tried = experiment(found, "training")
+    assert tried["code"] == 0, tried["failure"]
+    receipt = Receipt.model_validate(tried["receipt"])
+    assert receipt.backend_share is not None
+    assert receipt.backend_share >= page.LEAST_SHARE
+    assert table.exchanged(receipt) > 10_000_000
+    assert len(receipt.nodes) == 2
+    assert tried["said"][-1].startswith("held-out accuracy 9")
+    own, other = tried["addresses"]
+    looks = tried["looks"]
+    assert f"inet6 {own}/64 scope global" in looks["ip addr show dev net1"]
+    assert f"mtu 9000   {own}/64" in looks["net.py show"]
+    assert looks["net.py probe"].count(f"9000 bytes from {own} reached {other}") == 3
+    assert "3 packets transmitted, 3 received, 0% packet loss" in looks["ping6"]
+    assert own in looks["network-status"]
+    assert "backend-network" in looks["kubectl"]
 
 
 def test_the_page_shows_the_results(found: dict[str, Any]) -> None:

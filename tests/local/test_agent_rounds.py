@@ -76,12 +76,11 @@ def test_a_path_that_does_not_work_is_judged_by_both_ends() -> None:
 
 
 @isolated
-def test_an_end_that_says_nothing_does_not_hold_up_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "_VIEWS_SECONDS", 0.1)
+def test_an_end_that_says_nothing_does_not_hold_up_the_refusal() -> None:
     job = Job("all")
     zero, _, _ = (job.join(rank) for rank in range(3))
     unreached(zero, 1)
-    job.turn(0.5)
+    job.turn(2.5)
     assert zero.types() == ["Table", "Stop"]
     assert job.texts("failure") == ["preflight: run-0 to run-1: not reached"]
 

@@ -79,9 +79,7 @@ class Preflight:
         self._port = port
         self._loopback = loopback
         self._probes: list[_Probe] = []
-        self._heard: set[tuple[str, int]] = (
-            set()
-        )  # addresses of peers whose probes have arrived, with the rail
+        self._heard: set[tuple[str, int]] = set()  # (address, rail) of the peers whose probes have arrived
         self._numbers: dict[int, _Probe] = {}
         self._pump: Timer | None = None
         self._done: Callable[[list[str]], None] | None = None

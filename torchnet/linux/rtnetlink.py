@@ -26,14 +26,8 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5,
 # Addresses for documentation (RFC 5737, RFC 3849): only a default route leads there.
 _ELSEWHERE: dict[Literal[4, 6], str] = {4: "192.0.2.1", 6: "2001:db8:ffff:ffff::1"}
 # include/uapi/linux/if_link.h
-_IFINFOMSG_SIZE, _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_IPVLAN_MODE = (
-    16,
-    3,
-    18,
-    1,
-    2,
-    1,
-)
+_IFINFOMSG_SIZE = 16
+_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_IPVLAN_MODE = 3, 18, 1, 2, 1
 _IPVLAN_MODES = ("l2", "l3", "l3s")  # enum ipvlan_mode
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
@@ -212,19 +206,16 @@ def link_types(netlink: Netlink | None = None) -> dict[str, tuple[str, str]]:
         for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0)):
             link = attributes(message, HEADER.size + _IFINFOMSG_SIZE)
             about = attributes(link.get(_IFLA_LINKINFO, b""), 0)
-            kind = about.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace")
-            number = (
-                attributes(about.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE)
-                if kind == "ipvlan"
-                else None
-            )
-            mode = (
-                dict(enumerate(_IPVLAN_MODES)).get(int.from_bytes(number, sys.byteorder), "")
-                if number
-                else ""
-            )
-            found[link.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")] = kind, mode
+            kind = _text(about.get(_IFLA_INFO_KIND, b""))
+            data = attributes(about.get(_IFLA_INFO_DATA, b""), 0) if kind == "ipvlan" else {}
+            number = int.from_bytes(data.get(_IFLA_IPVLAN_MODE, b"\xff"), sys.byteorder)
+            mode = _IPVLAN_MODES[number] if number < len(_IPVLAN_MODES) else ""
+            found[_text(link.get(_IFLA_IFNAME, b""))] = kind, mode
     return found
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
 
 
 def default_interface(family: Literal[4, 6] = 4) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -170,22 +171,40 @@ def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
 
 
 def test_the_view_has_what_was_silent_and_who_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = EventLoop()
-    one = Preflight(loop, b"k", (rail(),), port=0, loopback=True)
-    one._table = PeerTable(
+    """Rank 0 has no answer of ranks 2 and 3; 3 has sent a probe of its own before it went."""
+    monkeypatch.setattr(rtnetlink, "link_types", lambda: {"lo": ("ipvlan", "l3")})
+    addresses = [f"127.77.0.{n + 1}" for n in range(4)]
+    table = PeerTable(
         tuple(
-            PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(4)
+            PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("lo", address, 1500),))
+            for n, address in enumerate(addresses)
         )
     )
-    monkeypatch.setattr(rtnetlink, "link_types", lambda: {"lo": ("ipvlan", "l3")})
+    loop = EventLoop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind((addresses[0], 0))
+        port = free.getsockname()[1]
+    zero, one, three = (
+        Preflight(loop, b"k", (rail(address=addresses[rank], mtu=1500),), port=port, loopback=True)
+        for rank in (0, 1, 3)
+    )
+
+    def view_of(*peers: int) -> PathView | None:
+        zero.check(table, 0, peers, lambda _: None)
+        loop.later(0.1, loop.stop)
+        loop.run()
+        return zero.view("n")
+
     try:
-        one._probes = [preflight._Probe(1, 0, answered=True), preflight._Probe(2, 0, narrow=True)]
-        assert one.view("n") is None  # there is another reason
-        one._probes += [preflight._Probe(3, 0), preflight._Probe(3, 0, strange="rail 1, 127.0.0.9")]
-        one._heard = {("127.0.0.2", 0), ("127.0.0.4", 0), ("127.0.0.2", 1), ("10.0.0.1", 0)}
-        assert one.view("n") == PathView("n", (LinkType("ipvlan", "l3", 8),), ((3, 0),), ((1, 0), (3, 0)))
+        assert view_of(1, 3) is None
+        for rank, each in ((1, one), (3, three)):
+            each.check(table, rank, (0,), lambda _: None)
+        three.close()
+        silent, heard = ((2, 0), (3, 0)), ((1, 0), (3, 0))
+        assert view_of(1, 2, 3) == PathView("n", (LinkType("ipvlan", "l3", 8),), silent, heard)
     finally:
-        one.close()
+        for each in (zero, one, three):
+            each.close()
         loop.close()
 
 
