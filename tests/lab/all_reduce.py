@@ -5,7 +5,7 @@ import os
 import torch
 import torch.distributed as dist
 
-COUNT, TIMES = 1 << 20, 5
+COUNT, TIMES = 1 << 19, 5
 
 dist.init_process_group("gloo")
 rank, size = dist.get_rank(), dist.get_world_size()

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 
 from tests.cluster.addons import ROOT
 from tests.cluster.control_plane import kubectl
+from tests.cluster.parts import together
 from tests.cluster.shell import ClusterFailure, run
 from tests.lab.lab import Lab
 from tests.lab.nodes import Node
@@ -59,8 +61,7 @@ def installed(lab: Lab, objects: list[dict[str, Any]]) -> Iterator[None]:
     daemon = kinds.get("DaemonSet")
     try:
         if daemon is not None:
-            for node in lab.nodes:
-                _run_daemon(node, daemon, kinds["ConfigMap"])
+            together([partial(_run_daemon, node, daemon, kinds["ConfigMap"]) for node in lab.nodes])
         yield
     finally:
         kubectl("delete", "--ignore-not-found", "-f", "-", input=attachment)
@@ -79,5 +80,8 @@ def _run_daemon(node: Node, daemon: dict[str, Any], config_map: dict[str, Any]) 
         container["command"][2],
         container["readinessProbe"]["exec"]["command"][2],
     )
-    script = 'busybox sh -c "$SCRIPT" & until busybox sh -c "$PROBE"; do sleep 0.1; done; kill $!'
+    # Without the streams: what it leaves asleep would keep them open.
+    script = (
+        'busybox sh -c "$SCRIPT" >/dev/null 2>&1 & until busybox sh -c "$PROBE"; do sleep 0.1; done; kill $!'
+    )
     node.run("busybox", "sh", "-c", script, env=environment)

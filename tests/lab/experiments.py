@@ -167,16 +167,20 @@ class Table:
     def trained(self, four: list[Pod], found: dict[str, Any]) -> None:
         """launch/train.py on a worker of each node, and what the guide looks at: the pods' net1, and a ping."""
         two = four[::2]
-        peer = two[1].status_entry("net1")["ips"][0]
+        addresses = [pod.status_entry("net1")["ips"][0] for pod in two]
+        path = r"{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}"
+        about_pod = ("get", "pod", two[0].name, "-o", f"jsonpath={path}")
+        found["addresses"] = addresses
         found["looks"] = {
+            "kubectl get network-attachment-definitions": kubectl("get", "network-attachment-definitions"),
+            f"kubectl get pod {two[0].name} -o jsonpath='{path}'": kubectl(*about_pod),
             "ip addr show dev net1": two[0].inside("ip", "addr", "show", "dev", "net1"),
-            "net.py show": two[0].inside(sys.executable, "-S", str(NET), "show"),
-            "net.py probe": two[0].inside(sys.executable, "-S", str(NET), "probe", peer),
-            "ping6": two[0].inside("ping6", "-c", "3", peer),
-            "network-status": json.dumps(two[0].status_entry("net1"), indent=2) + "\n",
-            "kubectl": kubectl("get", "network-attachment-definitions"),
+            "python3 net.py show": two[0].inside(sys.executable, "-S", str(NET), "show"),
+            f"python3 net.py probe {addresses[1]}": two[0].inside(
+                sys.executable, "-S", str(NET), "probe", addresses[1]
+            ),
+            f"ping6 -c 3 {addresses[1]}": two[0].inside("ping6", "-c", "3", addresses[1]),
         }
-        found["addresses"] = [pod.status_entry("net1")["ips"][0] for pod in two]
         outcome = launches.launch(two, TRAIN)
         found |= {"code": outcome.code, "failure": outcome.failure, "receipt": outcome.receipt}
         found["said"] = [line for line in outcome.logs[0].splitlines() if not line.startswith("torchnet: ")]

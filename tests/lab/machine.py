@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from tests.cluster import machine
@@ -22,6 +23,26 @@ def obstacles() -> list[str]:
     else:
         there = {path.stem for path in Path(v.MODULES).rglob("*.ko")}
         found += [f"{v.MODULES} has no {name}" for name in _MODULES if name not in there]
+        found += _boot()
     if not Path("/dev/net/tun").exists():
         found.append("there is no /dev/net/tun")
     return found
+
+
+def _boot() -> list[str]:
+    """Boot a kernel up to its first process, whose end it takes for a panic: it needs ptrace, and memory to map."""
+    words = (v.KERNEL, "mem=64M", "root=/dev/root", "rootfstype=hostfs", "ro", "init=/bin/true", "con=null")
+    try:
+        done = subprocess.run(
+            [*words, "con0=fd:0,fd:1"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [f"{v.KERNEL} does not run: {error}"]
+    said = done.stdout + done.stderr
+    return [] if "Attempted to kill init" in said else [f"{v.KERNEL} does not run: {said.strip()[-300:]}"]

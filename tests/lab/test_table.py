@@ -82,7 +82,7 @@ def test_a_row(found: dict[str, Any], kind: str, mode: str, ipam: str) -> None:
     assert row["all_paths"]
     assert row["mtu"] == 9000
     for cell in ("same", "across"):
-        assert row[cell]["bytes"] > 50_000_000
+        assert row[cell]["bytes"] > 20_000_000
 
 
 def test_missing_routes_are_named_in_time_and_the_commands_help(found: dict[str, Any]) -> None:
@@ -120,13 +120,13 @@ def test_the_example_trains_over_ipvlan_and_the_guides_commands_show_net1(found:
     assert len(receipt.nodes) == 2
     assert tried["said"][-1].startswith("held-out accuracy 9")
     own, other = tried["addresses"]
-    looks = tried["looks"]
-    assert f"inet6 {own}/64 scope global" in looks["ip addr show dev net1"]
-    assert f"mtu 9000   {own}/64" in looks["net.py show"]
-    assert looks["net.py probe"].count(f"9000 bytes from {own} reached {other}") == 3
-    assert "3 packets transmitted, 3 received, 0% packet loss" in looks["ping6"]
-    assert own in looks["network-status"]
-    assert "backend-network" in looks["kubectl"]
+    attachments, status, addresses, shown, probed, pinged = tried["looks"].values()
+    assert "\nbackend-network " in attachments
+    assert json.loads(status)[1]["ips"] == [own]
+    assert f"inet6 {own}/64 scope global" in addresses
+    assert f"mtu 9000   {own}/64" in shown
+    assert probed.count(f"9000 bytes from {own} reached {other}") == 3
+    assert "3 packets transmitted, 3 received, 0% packet loss" in pinged
 
 
 def test_the_page_shows_the_results(found: dict[str, Any]) -> None:
