@@ -28,8 +28,8 @@ plugins were called as a container runtime calls them: ADD, CHECK, DEL. No kubel
 that `torchnet manifests backend-network` prints, unless the last column says otherwise.
 
 *Works* means: the preflight reached each peer in packets of the full MTU, an all-reduce over Gloo had the right result,
-and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the launch ended
-with exit code 4 before a script started.
+and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the launch ended with
+exit code 4 before a script started.
 """
 _L3 = """\
 ## ipvlan in mode l3 or l3s
@@ -52,7 +52,7 @@ The routes stay when the DaemonSet is deleted; `ip -6 route delete RANGE` remove
 
 
 def render(found: dict[str, Any]) -> str:
-    """The page. It has no figure that differs from run to run."""
+    """The page. Figures that differ from run to run are in blocks after ``FIGURES`` alone."""
     rows = found["rows"]
     lines = [
         _HEAD,
@@ -179,20 +179,29 @@ def _about_router(found: dict[str, Any] | None) -> list[str]:
 def _about_training(found: dict[str, Any] | None) -> list[str]:
     if not found or "receipt" not in found:
         return []
-    looks = found["looks"]
     text = (
-        "launch/train.py on one worker of each node, over ipvlan in mode l2 with Whereabouts. "
-        f"Its exit code was {found['code']}. The receipt:"
+        "[launch/train.py](../launch/train.py) on one worker of each node, over ipvlan in mode l2 with addresses of "
+        f"Whereabouts, ended with exit code {found['code']}. Its receipt:"
     )
     receipt = table.render(Receipt.model_validate(found["receipt"]), columns=WIDTH)
-    lines = ["", "## A training over ipvlan", "", textwrap.fill(text, WIDTH), "", FIGURES, "```text"]
-    lines += [*receipt.splitlines(), "```", "", "The output of rank 0 ended with:", "", FIGURES, "```text"]
-    lines += [*found["said"][-3:], "```", ""]
+    lines = [
+        "",
+        "## A training over ipvlan",
+        "",
+        textwrap.fill(text, WIDTH),
+        "",
+        *_figures(receipt.splitlines()),
+    ]
+    lines += ["", "The last lines of rank 0:", "", *_figures(found["said"][-3:]), ""]
     text = (
-        "Before it, these commands of [the guide](../manifests/multus-guide.md) ran in the network of the first pod; "
-        "`net.py` is its replacement for images without `ip` and `ping`:"
+        "Before it, [the guide's](../manifests/multus-guide.md#verifying-the-setup) commands for the pods and their "
+        "networks printed this. `net.py` of the example pods is for images that have no `ip` and no `ping`."
     )
-    lines += [textwrap.fill(text, WIDTH), "", FIGURES, "```text"]
-    for command, printed in looks.items():
-        lines += [f"$ {command}", *(line.rstrip() for line in printed.splitlines()), ""]
-    return [*lines[:-1], "```"]
+    looks: list[str] = []
+    for command, printed in found["looks"].items():
+        looks += ["", f"$ {command}", *(line.rstrip() for line in printed.rstrip().splitlines())]
+    return [*lines, textwrap.fill(text, WIDTH), "", *_figures(looks[1:])]
+
+
+def _figures(lines: list[str]) -> list[str]:
+    return [FIGURES, "```text", *lines, "```"]
