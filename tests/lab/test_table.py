@@ -118,7 +118,7 @@ def test_the_example_trains_over_ipvlan_and_the_guides_commands_show_net1(found:
     assert receipt.backend_share >= page.LEAST_SHARE
     assert table.exchanged(receipt) > 10_000_000
     assert len(receipt.nodes) == 2
-    assert tried["said"][-1].startswith("held-out accuracy 9")
+    assert "held-out accuracy 9" in tried["said"][-1]
     own, other = tried["addresses"]
     attachments, status, addresses, shown, probed, pinged = tried["looks"].values()
     assert "\nbackend-network " in attachments
