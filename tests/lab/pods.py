@@ -93,7 +93,7 @@ class Pod:
             "CNI_PATH": PLUGINS,
             "CNI_ARGS": ";".join(f"{name}={value}" for name, value in of_pod.items()),
         }
-        answer = self.node.ask(f"{PLUGINS}/multus", env=environment, input=json.dumps(config))
+        answer = self.node.ask(f"{PLUGINS}/multus", env=environment, input=json.dumps(config), timeout=180)
         if command == "ADD" and answer.code == 0:
             self.node.write(known, answer.stdout)
         return answer
