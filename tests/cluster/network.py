@@ -12,6 +12,7 @@ Their names begin with `torchnet-`. The machine's own namespace gets no interfac
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from tests.cluster.places import (
     API_ADDRESS,
@@ -48,11 +49,7 @@ def cable(node: str, interface: str) -> str:
 
 def make() -> None:
     """All namespaces, links, addresses and routes."""
-    if not NETNS.is_dir():
-        (RUN / "made-netns").touch()  # `ip netns` will make it, and leave it as a mount
-    for name in NAMES:
-        run("ip", "netns", "add", namespace(name))
-        _ip(name, "link set lo up")
+    add(NAMES)
     _ip(FABRIC, "link add mgmt type bridge", "link set mgmt up")
     _ip(FABRIC, f"link add back mtu {BACKEND_MTU} type bridge", "link set back up")
     _wire(CONTROL_PLANE, "eth0", "mgmt", 1500)
@@ -74,9 +71,18 @@ def make() -> None:
                 _ip(name, f"route add {pod_range(node)} via {node_address(node)}")
 
 
-def remove() -> None:
+def add(names: Iterable[str]) -> None:
+    """Namespaces of these hosts, with nothing but loopback."""
+    if not NETNS.is_dir():
+        (RUN / "made-netns").touch()  # `ip netns` will make it, and leave it as a mount
+    for name in names:
+        run("ip", "netns", "add", namespace(name))
+        _ip(name, "link set lo up")
+
+
+def remove(names: Iterable[str] = NAMES) -> None:
     """All of it; what is not there is no error."""
-    for name in NAMES:
+    for name in names:
         if namespace_file(name).exists():
             run("ip", "netns", "delete", namespace(name))
     if (RUN / "made-netns").exists() and not os.listdir(NETNS):
@@ -84,9 +90,9 @@ def remove() -> None:
         NETNS.rmdir()
 
 
-def in_the_way() -> list[str]:
+def in_the_way(names: Iterable[str] = NAMES) -> list[str]:
     """Namespaces of these names that are there already."""
-    return [namespace(name) for name in NAMES if namespace_file(name).exists()]
+    return [namespace(name) for name in names if namespace_file(name).exists()]
 
 
 def set_cable(node: str, *, connected: bool, interface: str = "ens5") -> None:

@@ -41,7 +41,7 @@ from torchnet.agent.state_machine import StateMachine
 from torchnet.agent.store_port import store_port
 from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
-from torchnet.network import probe_plan
+from torchnet.network import path_diagnosis, probe_plan
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, check, fingerprint, refusal
 
@@ -89,6 +89,7 @@ _SETTLE_SECONDS = 0.25
 _ECHO_SECONDS = 1.0  # to wait for the cause of an apparent echo: busy machines report late
 _STOP_SECONDS = 5.0  # beyond the grace period
 _RECEIPT_SECONDS = 5.0
+_VIEWS_SECONDS = 2.0  # for the other ends' views of a path that does not work
 _LEAVE_SECONDS = 2.0  # for the others to receive the last message
 
 
@@ -123,6 +124,7 @@ class Coordinator:
         self._table = PeerTable(())
         self._probing = True
         self._good_paths = 0
+        self._faulty: dict[int, messages.PreflightResult] = {}  # by node rank
         self._candidates: list[Failure] = []
         self._failure: Failure | None = None  # why the job stops
         self._restart = False  # after the stop
@@ -246,7 +248,7 @@ class Coordinator:
             )
             return
         self._table = table
-        self._good_paths = 0
+        self._good_paths, self._faulty = 0, {}
         self._round += 1
         self._enter(CoordinatorState.CHECKING)
         # Workers that verified this same table in phase prepare have already probed its paths.
@@ -256,10 +258,18 @@ class Coordinator:
 
     def _receive_preflight_result(self, member: Member, result: messages.PreflightResult) -> None:
         if result.problems:
-            self._fail(failures.preflight_failed(member.row.name, result.problems))
-            return
+            self._faulty[member.row.node_rank] = result
+            number = self._round
+            if result.view is None:
+                self._end_checking(number)
+                return
+            if len(self._faulty) == 1:
+                self._loop.later(_VIEWS_SECONDS, lambda: self._end_checking(number))
         self._good_paths += result.paths
         if not self._count_answer(member):
+            return
+        if self._faulty:
+            self._end_checking(self._round)
             return
         if self._probing:
             rails = self._table.rows[0].rails
@@ -272,6 +282,16 @@ class Coordinator:
             self._members.broadcast(messages.SaveState())
         else:
             self._start()
+
+    def _end_checking(self, number: int) -> None:
+        """Fail because of the faulty paths, once both ends' views are there or for the reason of one end alone."""
+        if self._round != number or self.state is not CoordinatorState.CHECKING or not self._faulty:
+            return
+        views = {rank: result.view for rank, result in self._faulty.items() if result.view}
+        first = min(self._faulty)
+        causes = path_diagnosis.explain(self._table, views)
+        name = self._table.rows[first].name
+        self._fail(failures.preflight_failed(name, self._faulty[first].problems, causes))
 
     def _end_preparation(self) -> None:
         """End phase prepare, for the whole job or for the late workers: all have saved the state."""

@@ -85,10 +85,13 @@ def start_timeout(
     return Failure("timeout", text, 124, at=time.time())
 
 
-def preflight_failed(name: str, problems: Sequence[str]) -> Failure:
-    text = "preflight: " + "\n".join(problems[:_SHOWN_PROBLEMS])
-    if len(problems) > _SHOWN_PROBLEMS:
-        text += f"\nand {len(problems) - _SHOWN_PROBLEMS} more paths from {name}"
+def preflight_failed(name: str, problems: Sequence[str], causes: Sequence[str] = ()) -> Failure:
+    """Describe the faulty paths of a worker; ``causes`` are what all workers' views of their paths show."""
+    shown = [*causes[:_SHOWN_PROBLEMS], *problems[: 1 if causes else _SHOWN_PROBLEMS]]
+    text = "preflight: " + "\n".join(shown)
+    more = len(problems) - (1 if causes else _SHOWN_PROBLEMS)
+    if more > 0:
+        text += f"\nand {more} more paths from {name}"
     return network(name, text)
 
 

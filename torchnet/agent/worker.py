@@ -11,11 +11,13 @@ The modules of the training are loaded where there is one: a pod's first contain
 
 from __future__ import annotations
 
+import os
 import socket
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchnet import constants
 from torchnet.agent import etc_hosts, failures, messages
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
@@ -320,7 +322,8 @@ class Worker:
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else len(peers) * len(self._join.rails)
-            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths))
+            view = preflight.view(os.environ.get(constants.HOST_VARIABLE, "")) if problems else None
+            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths, view))
 
         def notice(text: str) -> None:
             if own == 0:  # one warning for the job: its hosts are usually alike
