@@ -49,11 +49,12 @@ def test_a_problem_on_the_way_to_a_pod_that_went_is_none() -> None:
     assert one.types() == ["Table"]
 
 
-def unreached(other: Other, *silent: int) -> None:
-    """The worker reports that these ranks have not answered, over a link of ipvlan's mode l3."""
-    view = PathView(
-        f"node{other.rank}", (LinkType("ipvlan", "l3", 32),), tuple((rank, 0) for rank in silent), ()
-    )
+L3 = LinkType("ipvlan", "l3", 32)
+
+
+def unreached(other: Other, *silent: int, link: LinkType = L3) -> None:
+    """The worker reports that these ranks have not answered."""
+    view = PathView(f"node{other.rank}", (link,), tuple((rank, 0) for rank in silent), ())
     problems = tuple(f"run-{other.rank} to run-{rank}: not reached" for rank in silent)
     other.send(PreflightResult(other.last(Table).round, problems, 0, view))
 
@@ -73,6 +74,21 @@ def test_a_path_that_does_not_work_is_judged_by_both_ends() -> None:
     assert "on node0 run: ip route replace 127.0.0.2/32 via ADDRESS_OF_NODE1" in text
     assert "on node1 run: ip route replace 127.0.0.1/32 via ADDRESS_OF_NODE0" in text
     assert text.endswith("run-0 to run-1: not reached")
+
+
+@isolated
+def test_a_worker_whose_paths_work_shows_that_its_node_is_reached() -> None:
+    """Run-2 is a pod of node1, too: that run-1 does not answer run-0 is no filter between the nodes."""
+    for host, causes in (("node1", 0), ("node2", 1)):
+        job = Job("all")
+        zero, one, two = (job.join(rank) for rank in range(3))
+        two.send(PreflightResult(two.last(Table).round, (), 2, PathView(host)))
+        unreached(zero, 1, link=LinkType("macvlan", "", 32))
+        unreached(one, 0, link=LinkType("macvlan", "", 32))
+        job.turn(0.2)
+        (text,) = job.texts("failure")
+        assert text.count("most likely") == causes
+        job.close()
 
 
 @isolated

@@ -125,6 +125,7 @@ class Coordinator:
         self._probing = True
         self._good_paths = 0
         self._faulty: dict[int, messages.PreflightResult] = {}  # by node rank
+        self._views: dict[int, path_diagnosis.PathView] = {}  # by node rank
         self._candidates: list[Failure] = []
         self._failure: Failure | None = None  # why the job stops
         self._restart = False  # after the stop
@@ -248,7 +249,7 @@ class Coordinator:
             )
             return
         self._table = table
-        self._good_paths, self._faulty = 0, {}
+        self._good_paths, self._faulty, self._views = 0, {}, {}
         self._round += 1
         self._enter(CoordinatorState.CHECKING)
         # Workers that verified this same table in phase prepare have already probed its paths.
@@ -257,6 +258,8 @@ class Coordinator:
         self._members.broadcast(messages.Table(self._attempt, self._round, self._probing, table))
 
     def _receive_preflight_result(self, member: Member, result: messages.PreflightResult) -> None:
+        if result.view is not None:
+            self._views[member.row.node_rank] = result.view
         if result.problems:
             self._faulty[member.row.node_rank] = result
             number = self._round
@@ -287,9 +290,8 @@ class Coordinator:
         """Fail because of the faulty paths, once both ends' views are there or for the reason of one end alone."""
         if self._round != number or self.state is not CoordinatorState.CHECKING or not self._faulty:
             return
-        views = {rank: result.view for rank, result in self._faulty.items() if result.view}
         first = min(self._faulty)
-        causes = path_diagnosis.explain(self._table, views)
+        causes = path_diagnosis.explain(self._table, self._views, self._spec.preflight)
         name = self._table.rows[first].name
         self._fail(failures.preflight_failed(name, self._faulty[first].problems, causes))
 

@@ -77,7 +77,7 @@ class Heartbeat:
 class PreflightResult:
     """The faulty paths to the peers, a sentence each, or the number of good ones; ``round`` is the table's.
 
-    ``view`` is there if peers have not answered, for the comparison of both ends.
+    ``view``, for the comparison of both ends, is not there if the problems are of another kind than silent peers.
     """
 
     round: Count

@@ -26,7 +26,7 @@ from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
-from torchnet.network.path_diagnosis import LinkType, PathView
+from torchnet.network.path_diagnosis import MOST_PATHS, LinkType, PathView
 from torchnet.network.peer_table import PeerTable
 
 _HEADERS = {4: 28, 6: 48}  # IP and UDP
@@ -137,7 +137,7 @@ class Preflight:
         self._send()
 
     def view(self, host: str) -> PathView | None:
-        """Return what this worker saw of its paths at the last check; None if each silent path has another reason.
+        """Return what this worker saw of its paths at the last check, which failed; None if no peer was silent.
 
         Args:
             host: the name of this worker's node in the cluster, or "".
@@ -156,7 +156,7 @@ class Preflight:
             for number, rail in enumerate(row.rails)
         }
         heard = sorted({(ranks[one], one[1]) for one in self._heard if one in ranks})
-        return PathView(host, links, silent, tuple(heard))
+        return PathView(host, links, silent[:MOST_PATHS], tuple(heard[:MOST_PATHS]))
 
     def _send(self) -> None:
         now = time.monotonic()

@@ -36,6 +36,7 @@ from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import StatusEntry
+from torchnet.network.path_diagnosis import PathView
 from torchnet.network.peer_table import PeerRow, PeerTable, fingerprint
 
 if TYPE_CHECKING:
@@ -322,7 +323,8 @@ class Worker:
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else len(peers) * len(self._join.rails)
-            view = preflight.view(os.environ.get(constants.HOST_VARIABLE, "")) if problems else None
+            host = os.environ.get(constants.HOST_VARIABLE, "")
+            view = preflight.view(host) if problems else PathView(host)
             self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths, view))
 
         def notice(text: str) -> None:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
+from torchnet.network import probe_plan
 from torchnet.network.peer_table import PeerTable
 from torchnet.text import listed
 
 _ROUTED = ("l3", "l3s")  # modes of ipvlan: the node routes, and nobody answers neighbour discovery
 _SHOWN_NAMES = 4
+MOST_PATHS = 512  # of a view: all of 64 workers with 8 rails. Who sends as many may have more
+_MOST_GROUPS = 64  # more than anybody reads
 
 
 @dataclass(frozen=True)
@@ -34,61 +40,60 @@ class LinkType:
 
 @dataclass(frozen=True)
 class PathView:
-    """What one worker saw in its preflight.
+    """What one worker saw in its preflight. One whose preflight succeeded has no more to say than its ``host``.
 
     Attributes:
         host: the name of its node in the cluster, or "".
         links: by rail.
-        silent: (node rank, rail) of the peers that have not answered at any packet size.
-        heard: (node rank, rail) of the peers whose own probes arrived.
+        silent: (node rank, rail) of the peers that have not answered at any packet size; at most MOST_PATHS.
+        heard: (node rank, rail) of the peers whose own probes arrived; at most MOST_PATHS.
     """
 
     host: str
-    links: tuple[LinkType, ...]
-    silent: tuple[tuple[int, int], ...]
-    heard: tuple[tuple[int, int], ...]
+    links: tuple[LinkType, ...] = ()
+    silent: tuple[tuple[int, int], ...] = ()
+    heard: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, order=True)
-class _Group:
-    """Losses with one cause: from the workers of one host to the peers of another one, on a rail."""
+class _Group(NamedTuple):
+    """Losses with one cause: from the workers of one host to the peers of another one, on a rail.
+
+    ``mode`` and ``network``, the peers' range, are those of routed links; "" for macvlan.
+    """
 
     host: str
     other: str
     network: str
     rail: int
+    mode: str
     same_network: bool
 
 
-def explain(table: PeerTable, views: Mapping[int, PathView]) -> list[str]:
+def explain(table: PeerTable, views: Mapping[int, PathView], mode: probe_plan.Mode = "auto") -> list[str]:
     """Return a sentence with its fix for each cause that the views show; without one, nothing.
 
+    A route or a filter concerns all pods of a node: if any of them reaches the others, neither is the cause.
+
     Args:
-        views: by node rank; of the workers whose preflight failed.
+        views: by node rank.
+        mode: which peers each worker has probed.
     """
-    routed: dict[_Group, list[str]] = {}
-    filtered: dict[tuple[str, str, int], list[str]] = {}
-    for own, peer, rail in _losses(views):
-        view = views[own]
-        if rail >= min(len(view.links), len(views[peer].links), len(table.rows[peer].rails)):
-            continue
-        host, other = view.host, views[peer].host
-        if host and host == other:
-            continue  # both pods are on one node: neither its routes nor a card matter
-        name = table.rows[peer].name
-        if view.links[rail].routed:
-            networks = [_network(table, rank, rail, views) for rank in (own, peer)]
-            group = _Group(
-                host or _node_of(table, own),
-                other or _node_of(table, peer),
-                networks[1],
-                rail,
-                len(set(networks)) == 1,
+    paths = _Paths(table, views, mode)
+    groups: dict[_Group, set[int]] = {}
+    for own, peer, rail in paths.losses():
+        group = paths.group(own, peer, rail)
+        if group is not None:
+            groups.setdefault(group, set()).add(peer)
+    lost = islice((one for one in sorted(groups) if not paths.any_passed(one)), _MOST_GROUPS)
+    routed, filtered = [], defaultdict(list)
+    for group in lost:
+        if group.network:
+            routed.append(
+                _about_route(table, group, [table.rows[peer].name for peer in sorted(groups[group])])
             )
-            routed.setdefault(group, []).append(name)
-        elif view.links[rail].kind == "macvlan" and host and other:
-            filtered.setdefault((host, other, rail), []).append(name)
-    return [*_about_routes(table, routed), *_about_filters(table, filtered)]
+        else:
+            filtered[group.rail].append(f"{group.host} to {group.other}")
+    return [*routed, *(_about_filter(table, rail, hosts) for rail, hosts in sorted(filtered.items()))]
 
 
 def hint(link: LinkType, interface: str, own: str, peer: str) -> str:
@@ -97,11 +102,12 @@ def hint(link: LinkType, interface: str, own: str, peer: str) -> str:
         return ""
     network = ipaddress.ip_network(f"{own}/{link.prefix}", strict=False)
     if ipaddress.ip_address(peer) in network:
-        return f"{interface} is ipvlan in mode {link.mode}: {_ONE_RANGE}"
+        return f"{interface} is ipvlan in mode {link.mode}, {_ONE_RANGE}"
     range_ = ipaddress.ip_network(f"{peer}/{link.prefix}", strict=False)
     return (
-        f"{interface} is ipvlan in mode {link.mode}, and {peer} is of another range: this worker's node needs a route "
-        f"to it, and the other node one to {network}; fix: on this worker's node: "
+        f"{interface} is ipvlan in mode {link.mode}, where the nodes route, and {peer} is not in this worker's range. "
+        f"This worker's node, and routers between the nodes, need a route to {range_}, and in the other direction one "
+        f"to {network}; fix: if the nodes share a segment, on this worker's node: "
         f"{route_command(str(range_), 'ADDRESS_OF_THE_OTHER_NODE')}"
     )
 
@@ -118,62 +124,124 @@ def placeholder(node: str) -> str:
 
 
 _ONE_RANGE = (
-    "in this mode nobody answers neighbour discovery, so pods of several nodes cannot share one range; fix: use --mode "
-    "l2, or give each node its own part of the range (torchnet manifests backend-network --mode l3 --slice NODE=CIDR)"
+    "in which nobody answers neighbour discovery, so that pods of several nodes cannot share one range; fix: use "
+    "--mode l2 if the nodes share a segment, or give each node its own part of the range (torchnet manifests "
+    "backend-network --mode l3 --slice NODE=CIDR)"
 )
 
 
-def _losses(views: Mapping[int, PathView]) -> list[tuple[int, int, int]]:
-    """Return (from, to, rail) of the directions in which packets are lost."""
-    found = []
-    for own, view in views.items():
-        for peer, rail in view.silent:
-            if peer not in views:
-                continue  # one end's view alone shows no direction
-            # If the probe arrived, the answer was lost.
-            found.append((peer, own, rail) if (own, rail) in views[peer].heard else (own, peer, rail))
-    return sorted(set(found))
+class _Paths:
+    """The directions in which packets were lost or arrived, as the views have them."""
 
+    def __init__(self, table: PeerTable, views: Mapping[int, PathView], mode: probe_plan.Mode) -> None:
+        self._table, self._views, self._mode = table, views, mode
+        self._silent = {rank: frozenset(view.silent) for rank, view in views.items()}
+        self._heard = {rank: frozenset(view.heard) for rank, view in views.items()}
+        self._planned: dict[int, frozenset[int]] = {}
+        self._networks: dict[tuple[int, int, int], str] = {}
+        self._ranges: dict[tuple[int, int], dict[str, list[int]]] = {}
+        self._members: dict[str, list[int]] = defaultdict(list)
+        for rank in sorted(views):
+            self._members[self._node(rank)].append(rank)
 
-def _network(table: PeerTable, rank: int, rail: int, views: Mapping[int, PathView]) -> str:
-    address = table.rows[rank].rails[rail].address
-    return str(ipaddress.ip_network(f"{address}/{views[rank].links[rail].prefix}", strict=False))
+    def losses(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (from, to, rail) of the directions in which packets are lost, some of them twice."""
+        for own, view in self._views.items():
+            for peer, rail in view.silent:
+                if not self._silent.get(peer):
+                    continue  # one end's view alone shows no direction
+                if (own, rail) in self._heard[peer]:
+                    yield peer, own, rail  # the probe arrived, so that the answer was lost
+                elif len(self._heard[peer]) < MOST_PATHS:
+                    yield own, peer, rail
 
-
-def _node_of(table: PeerTable, rank: int) -> str:
-    return f"the node of {table.rows[rank].name}"
-
-
-def _about_routes(table: PeerTable, groups: Mapping[_Group, list[str]]) -> list[str]:
-    texts = []
-    for group, names in sorted(groups.items()):
-        interface = table.rows[0].rails[group.rail].interface
-        peers = listed(list(dict.fromkeys(names)), _SHOWN_NAMES)
-        if group.same_network:
-            texts.append(
-                f"no answer from the pods of {group.other} ({peers}), which are in the same range as those of "
-                f"{group.host}: {interface} is ipvlan in mode l3 or l3s: {_ONE_RANGE}"
+    def group(self, own: int, peer: int, rail: int) -> _Group | None:
+        """Return what a loss belongs to; None if neither a node's routes nor a filter can be its cause."""
+        view, its = self._views[own], self._views[peer]
+        if rail >= min(len(view.links), len(its.links), len(self._table.rows[peer].rails)):
+            return None
+        if view.host and view.host == its.host:
+            return None  # both pods are on one node: neither its routes nor a card matter
+        link = view.links[rail]
+        if link.routed:
+            mine, network = (
+                self._network(one, rail, self._views[one].links[rail].prefix) for one in (own, peer)
             )
-            continue
-        gateway = placeholder(group.other)
-        texts.append(
-            f"no answer from the pods of {group.other} ({peers}), and their range {group.network} is another one: "
-            f"{interface} is ipvlan in mode l3 or l3s, where the node routes, and {group.host} has no route to that "
-            f"range; fix: on {group.host} run: {route_command(group.network, gateway)}, where {gateway} is "
-            f"the address of {group.other} on the backend"
+            return _Group(self._node(own), self._node(peer), network, rail, link.mode, mine == network)
+        if link.kind == "macvlan" and view.host and its.host:
+            return _Group(view.host, its.host, "", rail, "", False)
+        return None
+
+    def any_passed(self, group: _Group) -> bool:
+        """Return whether packets of any worker of the host arrived where all of the group's were lost."""
+        others: Sequence[int] = self._members[group.other]
+        if group.network and not group.same_network:  # a route is one to the whole range
+            others = self._in_range(group.network, group.rail)
+        return any(
+            self._passed(own, peer, group.rail)
+            for own in self._members[group.host]
+            for peer in others
+            if own != peer
         )
-    return texts
+
+    def _passed(self, own: int, peer: int, rail: int) -> bool:
+        return (
+            (own, rail) in self._heard.get(peer, ())
+            or self._answered(own, peer, rail)
+            or self._answered(peer, own, rail)
+        )
+
+    def _answered(self, own: int, peer: int, rail: int) -> bool:
+        silent = self._silent.get(own)
+        if silent is None or len(silent) >= MOST_PATHS or (peer, rail) in silent:
+            return False
+        nnodes = len(self._table.rows)
+        if probe_plan.all_pairs(nnodes, self._mode):
+            return True
+        if own not in self._planned:
+            self._planned[own] = frozenset(probe_plan.peers(own, nnodes, self._mode))
+        return peer in self._planned[own]
+
+    def _in_range(self, network: str, rail: int) -> Sequence[int]:
+        prefix = int(network.partition("/")[2])
+        if (rail, prefix) not in self._ranges:
+            found = self._ranges[rail, prefix] = defaultdict(list)
+            for row in self._table.rows:
+                found[self._network(row.node_rank, rail, prefix)].append(row.node_rank)
+        return self._ranges[rail, prefix][network]
+
+    def _network(self, rank: int, rail: int, prefix: int) -> str:
+        key = rank, rail, prefix
+        if key not in self._networks:
+            address = self._table.rows[rank].rails[rail].address
+            self._networks[key] = str(ipaddress.ip_network(f"{address}/{prefix}", strict=False))
+        return self._networks[key]
+
+    def _node(self, rank: int) -> str:
+        return self._views[rank].host or f"the node of {self._table.rows[rank].name}"
 
 
-def _about_filters(table: PeerTable, groups: Mapping[tuple[str, str, int], list[str]]) -> list[str]:
-    if not groups:
-        return []
-    rail = next(iter(groups))[2]
-    interface = table.rows[0].rails[rail].interface
-    hosts = listed([f"{host} to {other}" for host, other, _ in sorted(groups)], _SHOWN_NAMES)
-    return [
-        f"nothing that pods sent from {hosts} arrived: {interface} is macvlan, where each pod has its own MAC address, "
-        "and most likely a hypervisor, a cloud or a switch port lets only the card's own address pass; fix: use ipvlan "
-        "in mode l2 (torchnet manifests backend-network --type ipvlan), or allow further MAC addresses there; "
-        "promiscuous mode on the node does not help"
-    ]
+def _about_route(table: PeerTable, group: _Group, names: Sequence[str]) -> str:
+    link = f"{table.rows[0].rails[group.rail].interface} is ipvlan in mode {group.mode}"
+    pods = f"no answer from the pods of {group.other} ({listed(names, _SHOWN_NAMES)})"
+    if group.same_network:
+        return f"{pods}, which are in the same range as those of {group.host}. {link}, {_ONE_RANGE}"
+    gateway = placeholder(group.other)
+    return (
+        f"{pods} in {group.network}, which is not the range of {group.host}. {link}, where the nodes route, and most "
+        f"likely {group.host} has no route to that range, or a router between the nodes has none; fix: if the nodes "
+        f"share a segment, on {group.host} run: {route_command(group.network, gateway)}, where {gateway} is the "
+        f"address of {group.other} on the backend; else add the route to {group.network} on the routers between them, "
+        f"and one through its router on {group.host}"
+    )
+
+
+def _about_filter(table: PeerTable, rail: int, hosts: Sequence[str]) -> str:
+    return (
+        f"nothing that pods sent from {listed(hosts, _SHOWN_NAMES)} arrived: {table.rows[0].rails[rail].interface} is "
+        "macvlan, where each pod has its own MAC address. If the nodes' own addresses on the backend reach each other, "
+        "most likely a hypervisor, a cloud or a switch port lets only the card's own address pass; fix: use ipvlan in "
+        "mode l2 (torchnet manifests backend-network --type ipvlan), or allow further MAC addresses there; promiscuous "
+        "mode on the node does not help. If they do not, the cards share no segment; fix: mend the cable, the VLAN or "
+        "the switch, or, with routers between the nodes, use ipvlan in mode l3 with routes"
+    )

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.agent import preflight, torch_build
+from torchnet.agent import preflight as preflight_module
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.heartbeat import heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.preflight import Preflight, wrong_route
@@ -202,6 +203,8 @@ def test_the_view_has_what_was_silent_and_who_was_heard(monkeypatch: pytest.Monk
         three.close()
         silent, heard = ((2, 0), (3, 0)), ((1, 0), (3, 0))
         assert view_of(1, 2, 3) == PathView("n", (LinkType("ipvlan", "l3", 8),), silent, heard)
+        monkeypatch.setattr(preflight_module, "MOST_PATHS", 1)
+        assert zero.view("n") == PathView("n", (LinkType("ipvlan", "l3", 8),), silent[:1], heard[:1])
     finally:
         for each in (zero, one, three):
             each.close()
