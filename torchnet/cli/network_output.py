@@ -13,7 +13,7 @@ from torchnet.console.text_table import table
 from torchnet.k8s.attachments.address_listing import AddressListing
 from torchnet.k8s.attachments.address_pool import Lease
 from torchnet.k8s.attachments.address_table import AddressTable, Row
-from torchnet.k8s.attachments.cni_config import text_of
+from torchnet.k8s.attachments.cni_config import Body, text_of
 from torchnet.k8s.attachments.finding import Finding
 from torchnet.k8s.attachments.lint import Lint
 from torchnet.k8s.client.kinds import IP_POOL
@@ -41,7 +41,8 @@ def _lint_lines(found: Lint) -> Iterator[str]:
             if one.where == where:
                 yield from _finding_lines(one)
         if where in found.corrections:
-            yield "  corrected:"
+            condition = found.conditions.get(where)
+            yield f"  corrected, if {condition}:" if condition else "  corrected:"
             yield from (f"    {line}" for line in json.dumps(found.corrections[where], indent=2).splitlines())
         yield ""
     yield from (f"not checked: {line}" for line in found.skipped)
@@ -54,7 +55,7 @@ def _finding_lines(one: Finding) -> Iterator[str]:
     yield f"  {_MARKS[one.level]}  {field}{printable(one.text, 400)}"
     yield f"         {printable(one.consequence, 400)}"
     for change in one.changes:
-        yield f"         correct: {change}"
+        yield f"         correct{f', if {one.condition}' if one.condition else ''}: {change}"
     if one.fix:
         yield f"         fix: {printable(one.fix, 400)}"
 
@@ -72,12 +73,14 @@ def lint_document(found: Lint) -> dict[str, Any]:
                 "fault": one.text,
                 "consequence": one.consequence,
                 "corrections": [str(change) for change in one.changes],
+                "condition": one.condition,
                 "fix": one.fix,
                 "blocks": one.blocks,
             }
             for one in found.findings
         ],
         "corrected": found.corrections,
+        "conditions": found.conditions,
         "not_checked": list(found.skipped),
     }
 
@@ -105,7 +108,7 @@ def _address_lines(found: AddressListing) -> Iterator[str]:
         yield f"duplicate: {address} is held by {listed([row.pod for row in rows], 8)}"
         yield f"  fix: delete one of the pods: kubectl delete pod -n {_namespaced(rows[-1].pod)}"
     config = found.definition.parsed
-    yield from _stale_lines(addresses, text_of(config.ipam, "network_name") if config is not None else "")
+    yield from _stale_lines(addresses, config.ipam if config is not None else {})
 
 
 def _kind(found: AddressListing) -> str:
@@ -127,7 +130,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return tuple(printable(cell, 200) for cell in cells)
 
 
-def _stale_lines(addresses: AddressTable, network_name: str) -> Iterator[str]:
+def _stale_lines(addresses: AddressTable, ipam: Body) -> Iterator[str]:
     if not addresses.stale:
         return
     leases = [row.lease for row in addresses.stale if row.lease is not None and row.state == "gone"]
@@ -139,15 +142,22 @@ def _stale_lines(addresses: AddressTable, network_name: str) -> Iterator[str]:
         return
     gone = counted(len(leases), "lease")
     yield f"To release {gone} of pods that are gone now, if none still runs on a node that is lost:"
-    for command in release_commands(leases, network_name):
+    for command in release_commands(leases, ipam):
         yield f"  {command}"
 
 
-def release_commands(leases: Sequence[Lease], network_name: str = "") -> list[str]:
+def release_commands(leases: Sequence[Lease], ipam: Body) -> list[str]:
     """Return commands that release leases and then their reservations; each does nothing if one lease has changed.
 
-    A pod of the same name gets the same lease, with the id of its own sandbox.
+    A pod of the same name gets the same lease, with the id of its own sandbox. With ``enable_overlapping_ranges``
+    false, a lease has no reservation, and one of its name is another attachment's.
+
+    Args:
+        ipam: The attachment's IPAM configuration.
     """
+    network_name = None
+    if ipam.get("enable_overlapping_ranges") is not False:
+        network_name = text_of(ipam, "network_name")
     by_pool: dict[tuple[str, str], list[Lease]] = defaultdict(list)
     for one in leases:
         by_pool[one.pool_namespace, one.pool].append(one)
@@ -158,7 +168,8 @@ def release_commands(leases: Sequence[Lease], network_name: str = "") -> list[st
     ]
 
 
-def _release_command(namespace: str, pool: str, leases: Sequence[Lease], network_name: str) -> str:
+def _release_command(namespace: str, pool: str, leases: Sequence[Lease], network_name: str | None) -> str:
+    """``network_name`` is the reservations'; None if there are none."""
     patch: list[dict[str, str]] = []
     for one in leases:
         path = f"/spec/allocations/{one.key}"
@@ -179,6 +190,8 @@ def _release_command(namespace: str, pool: str, leases: Sequence[Lease], network
         "-p",
         json.dumps(patch),
     ]
+    if network_name is None:
+        return shlex.join(change)
     prefix = f"{network_name}-" if network_name else ""
     names = [prefix + str(one.address).replace(":", "-") for one in leases]
     delete = ["kubectl", "delete", _RESERVATIONS, "-n", namespace, "--ignore-not-found", *names]

@@ -58,15 +58,23 @@ class PathView:
 class _Group(NamedTuple):
     """Losses with one cause: from the workers of one host to the peers of another one, on a rail.
 
-    ``mode`` and ``network``, the peers' range, are those of routed links; "" for macvlan.
+    ``mode``, ``network``, the peers' range, and ``own_network`` are those of routed links; "" for macvlan.
     """
 
     host: str
     other: str
     network: str
     rail: int
-    mode: str
-    same_network: bool
+    mode: str = ""
+    own_network: str = ""
+
+    @property
+    def routed(self) -> bool:
+        return bool(self.mode)
+
+    @property
+    def same_network(self) -> bool:
+        return self.network == self.own_network
 
 
 def explain(table: PeerTable, views: Mapping[int, PathView], mode: probe_plan.Mode = "auto") -> list[str]:
@@ -87,7 +95,7 @@ def explain(table: PeerTable, views: Mapping[int, PathView], mode: probe_plan.Mo
     lost = islice((one for one in sorted(groups) if not paths.any_passed(one)), _MOST_GROUPS)
     routed, filtered = [], defaultdict(list)
     for group in lost:
-        if group.network:
+        if group.routed:
             routed.append(
                 _about_route(table, group, [table.rows[peer].name for peer in sorted(groups[group])])
             )
@@ -142,7 +150,7 @@ class _Paths:
         self._ranges: dict[tuple[int, int], dict[str, list[int]]] = {}
         self._members: dict[str, list[int]] = defaultdict(list)
         for rank in sorted(views):
-            self._members[self._node(rank)].append(rank)
+            self._members[views[rank].host].append(rank)
 
     def losses(self) -> Iterator[tuple[int, int, int]]:
         """Yield (from, to, rail) of the directions in which packets are lost, some of them twice."""
@@ -162,27 +170,27 @@ class _Paths:
             return None
         if view.host and view.host == its.host:
             return None  # both pods are on one node: neither its routes nor a card matter
-        link = view.links[rail]
+        link, known = view.links[rail], bool(view.host and its.host)  # unknown nodes may be one
         if link.routed:
             mine, network = (
                 self._network(one, rail, self._views[one].links[rail].prefix) for one in (own, peer)
             )
-            return _Group(self._node(own), self._node(peer), network, rail, link.mode, mine == network)
-        if link.kind == "macvlan" and view.host and its.host:
-            return _Group(view.host, its.host, "", rail, "", False)
+            if known or mine != network:
+                host, other = view.host or self._node(mine, rail), its.host or self._node(network, rail)
+                return _Group(host, other, network, rail, link.mode, mine)
+        elif link.kind == "macvlan" and known:
+            return _Group(view.host, its.host, "", rail)
         return None
 
     def any_passed(self, group: _Group) -> bool:
         """Return whether packets of any worker of the host arrived where all of the group's were lost."""
-        others: Sequence[int] = self._members[group.other]
-        if group.network and not group.same_network:  # a route is one to the whole range
-            others = self._in_range(group.network, group.rail)
-        return any(
-            self._passed(own, peer, group.rail)
-            for own in self._members[group.host]
-            for peer in others
-            if own != peer
+        workers, others = (
+            self._members[name] if name in self._members else self._in_range(network, group.rail)
+            for name, network in ((group.host, group.own_network), (group.other, group.network))
         )
+        if not group.same_network:  # a route is one to the whole range
+            others = self._in_range(group.network, group.rail)
+        return any(self._passed(own, peer, group.rail) for own in workers for peer in others if own != peer)
 
     def _passed(self, own: int, peer: int, rail: int) -> bool:
         return (
@@ -202,7 +210,7 @@ class _Paths:
             self._planned[own] = frozenset(probe_plan.peers(own, nnodes, self._mode))
         return peer in self._planned[own]
 
-    def _in_range(self, network: str, rail: int) -> Sequence[int]:
+    def _in_range(self, network: str, rail: int) -> list[int]:
         prefix = int(network.partition("/")[2])
         if (rail, prefix) not in self._ranges:
             found = self._ranges[rail, prefix] = defaultdict(list)
@@ -217,8 +225,9 @@ class _Paths:
             self._networks[key] = str(ipaddress.ip_network(f"{address}/{prefix}", strict=False))
         return self._networks[key]
 
-    def _node(self, rank: int) -> str:
-        return self._views[rank].host or f"the node of {self._table.rows[rank].name}"
+    def _node(self, network: str, rail: int) -> str:
+        """Name a node whose name is unknown: where nodes route, each has a range of its own."""
+        return f"the node of {self._table.rows[self._in_range(network, rail)[0]].name}"
 
 
 def _about_route(table: PeerTable, group: _Group, names: Sequence[str]) -> str:

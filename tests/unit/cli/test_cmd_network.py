@@ -97,9 +97,13 @@ def test_standard_input_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert body["format"] == "torchnet.network-lint/1"
     assert body["checked"] == ["ml/backend-network", "Pod trainer"]
     assert body["corrected"]["ml/backend-network"]["plugins"][0]["mode"] == "l2"
-    assert {"where", "level", "field", "fault", "consequence", "corrections", "fix", "blocks"} == {
-        *body["findings"][0]
+    segment = "the nodes' interfaces share a layer-2 segment"
+    assert body["conditions"] == {"ml/backend-network": segment}
+    assert {one["field"]: one["condition"] for one in body["findings"] if one["condition"]} == {
+        "mode": segment
     }
+    keys = {"where", "level", "field", "fault", "consequence", "corrections", "condition", "fix", "blocks"}
+    assert keys == {*body["findings"][0]}
 
 
 @pytest.mark.parametrize(

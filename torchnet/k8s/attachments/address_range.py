@@ -55,6 +55,11 @@ class AddressRange:
             and other.first <= self.last
         )
 
+    def covers(self, other: AddressRange) -> bool:
+        """Whether this range of the same network has all addresses of the other one."""
+        bounds = self.first <= other.first and other.last <= self.last
+        return bounds and set(self.excluded) <= set(other.excluded)
+
     def __str__(self) -> str:
         return str(self.network)
 

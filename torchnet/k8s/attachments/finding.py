@@ -61,6 +61,7 @@ class Finding:
         fix: The next step, where no change corrects it or there is another way.
         blocks: Whether no pod gets a usable interface, so that a launch cannot succeed.
         where: NAMESPACE/NAME of the attachment, or the pod.
+        condition: What must be so for the changes to be right; ``fix`` is the way out if it is not.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Finding:
     level: Level = "fault"
     blocks: bool = False
     where: str = ""
+    condition: str = ""
 
     @property
     def field(self) -> str:
@@ -89,9 +91,11 @@ def refused(path: Path, text: str, consequence: str, *changes: Change, fix: str 
     return Finding(path, text, consequence, changes, fix, blocks=True)
 
 
-def broken(path: Path, text: str, consequence: str, *changes: Change, fix: str = "") -> Finding:
+def broken(
+    path: Path, text: str, consequence: str, *changes: Change, fix: str = "", condition: str = ""
+) -> Finding:
     """A fault with which pods start, but the network does not always do what it should."""
-    return Finding(path, text, consequence, changes, fix)
+    return Finding(path, text, consequence, changes, fix, condition=condition)
 
 
 def warning(path: Path, text: str, consequence: str, *changes: Change, fix: str = "") -> Finding:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torchnet.errors import NetworkError
 from torchnet.k8s.attachments.address_pool import Pool, RangeUse, pool_name, range_uses, slice_length
-from torchnet.k8s.attachments.address_table import AddressTable, address_table
+from torchnet.k8s.attachments.address_table import Row, address_table
 from torchnet.k8s.attachments.allocation_time import WAY_OUT, assignment_line
 from torchnet.k8s.attachments.cluster_state import ClusterState
 from torchnet.k8s.attachments.cni_config import CniConfig, text_of
@@ -20,6 +20,14 @@ from torchnet.units import counted
 # Whereabouts frees an address when the kubelet has removed the pod's sandbox, some seconds after the pod's end.
 ATTEMPTS, PAUSE = 3, 3.0
 _LEAVING = ("terminating", "ended")
+_HOLDERS = (
+    "pods that are gone",
+    "pods that have another address",
+    "pods that are ending",
+    "running pods",
+    "pending pods",
+    "other pods",
+)
 
 
 @dataclass(frozen=True)
@@ -89,17 +97,19 @@ def _shortage_lines(
         needed, use = need.workers * shortage.rails, shortage.use
         pods = state.pods_of({lease.pod.partition("/")[0] for lease in use.leases if lease.pod})
         table = address_table(shortage.path, [use], pods)
-        leaving = sum(row.state in _LEAVING for row in table.rows)
+        # Pods also have addresses that are no leases of this range.
+        held = [row for row in table.rows if row.lease is not None and row.address in use.range]
+        leaving = sum(row.state in _LEAVING for row in held)
         comes = (
             use.slice_length is not None
             or needed <= use.free + leaving
             or (need.may_wait and use.capacity >= needed)
         )
         # The lease of a pod that has just been deleted goes soon; one of a pod that was lost does not.
-        is_final = comes or attempt == ATTEMPTS or all(row.state != "gone" for row in table.rows)
+        is_final = comes or attempt == ATTEMPTS or all(row.state != "gone" for row in held)
         if is_final or client.stop.wait(PAUSE):
             break
-    text = f"network attachment {shortage.path}: {_describe(shortage, table, need.workers, is_read=pools is not None)}"
+    text = f"network attachment {shortage.path}: {_describe(shortage, held, need.workers, is_read=pools is not None)}"
     fix = f"torchnet network show {shortage.path}"
     if comes:
         return [f"{text}\n  fix: {fix}"]
@@ -118,34 +128,25 @@ def _read_pools(state: ClusterState, own: Mapping[str, CniConfig]) -> list[Pool]
 
 
 def _shortages(own: Mapping[str, CniConfig], need: Need, pools: Sequence[Pool]) -> Iterator[_Shortage]:
-    """Yield the ranges with too few addresses; attachments with the same pool need its addresses together."""
-    rails: Counter[tuple[str, int | None]] = Counter()
-    uses: dict[tuple[str, int | None], tuple[str, RangeUse]] = {}
+    """Yield the ranges with too few addresses for all attachments that allocate within them."""
+    by_pool: dict[tuple[str, int | None], list[tuple[str, RangeUse]]] = defaultdict(list)
     for path, config in own.items():
         for use in range_uses(config, pools):
-            key = _name(use, config), use.slice_length
-            rails[key] += need.rails[path]
-            uses.setdefault(key, (path, use))
-    for key, count in rails.items():
-        path, use = uses[key]
-        if use.free < need.workers * count:
-            yield _Shortage(path, use, count)
+            by_pool[_name(use, config), use.slice_length].append((path, use))
+    for uses in by_pool.values():
+        for path, use in uses:
+            rails = sum(need.rails[other] for other, its in uses if use.range.covers(its.range))
+            if use.free < need.workers * rails:
+                yield _Shortage(path, use, rails)
 
 
 def _name(use: RangeUse, config: CniConfig) -> str:
     return pool_name(use.range, text_of(config.ipam, "network_name"))
 
 
-def _describe(shortage: _Shortage, table: AddressTable, workers: int, *, is_read: bool) -> str:
+def _describe(shortage: _Shortage, held: Sequence[Row], workers: int, *, is_read: bool) -> str:
     """The holders by what is known of them: ``16 workers, 6 addresses free, 10 held by pods that are gone``."""
-    holders: Counter[str] = Counter()
-    for row in table.rows:
-        if row.state == "unknown":
-            holders["other pods"] += 1
-        elif row.state in _LEAVING:
-            holders["pods that are ending"] += 1
-        else:
-            holders["pods that are gone" if row.is_stale else "running pods"] += 1
+    holders = Counter(_holder(row) for row in held)
     parts = [counted(workers, "worker")]
     if shortage.rails > 1:
         parts[0] += f" with {shortage.rails} interfaces each"
@@ -154,7 +155,13 @@ def _describe(shortage: _Shortage, table: AddressTable, workers: int, *, is_read
         parts.append(f"{counted(use.free, 'address')} free of {use.capacity} in {use.range}")
     else:
         parts.append(f"at most {counted(use.capacity, 'address')} in {use.range}")
-    for words in ("pods that are gone", "pods that are ending", "running pods", "other pods"):
-        if holders[words]:
-            parts.append(f"{holders[words]} held by {words}")
+    parts += [f"{holders[words]} held by {words}" for words in _HOLDERS if holders[words]]
     return printable(", ".join(parts), 400)
+
+
+def _holder(row: Row) -> str:
+    if row.state in _LEAVING:
+        return "pods that are ending"
+    if row.is_stale:
+        return "pods that are gone" if row.state == "gone" else "pods that have another address"
+    return {"Running": "running pods", "Pending": "pending pods"}.get(row.state, "other pods")

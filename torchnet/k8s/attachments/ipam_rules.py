@@ -120,7 +120,9 @@ def _missing(config: CniConfig, path: Path) -> Iterator[Finding]:
 def _whereabouts(ipam: Body, path: Path) -> Iterator[Finding]:
     for key in ipam:
         if key.lower() not in _WHEREABOUTS_FIELDS:
-            yield warning((*path, key), "no field of Whereabouts", "it is ignored", Remove((*path, key)))
+            yield warning(
+                (*path, key), "Whereabouts has no such field", "it is ignored", Remove((*path, key))
+            )
     if ipam.get("range") is not None and not isinstance(ipam["range"], str):
         yield refused((*path, "range"), "not text", f"Whereabouts refuses it, {_STAYS}")
     more = ipam.get("ipRanges")
@@ -448,6 +450,7 @@ def _several_nodes(config: CniConfig, path: Path, *, per_node: bool) -> Iterator
             "not answer",
             Set((*config.main.path, "mode"), "l2"),
             fix=f"l2 if the nodes' interfaces share a layer-2 segment; else {_ROUTED_SLICES}",
+            condition="the nodes' interfaces share a layer-2 segment",
         )
 
 

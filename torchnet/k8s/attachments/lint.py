@@ -43,12 +43,14 @@ class Lint:
         checked: What was checked, in order.
         findings: What is wrong, in the order of ``checked``.
         corrections: The corrected JSON by the name of what was checked.
+        conditions: What must be so for a correction to be right, by the same name; without an entry, nothing.
         skipped: A line for each thing that could not be checked.
     """
 
     checked: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     corrections: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
 
     @property
@@ -226,11 +228,15 @@ def lint(
         own[id(definition)].append(finding)
     findings: list[Finding] = []
     corrections: dict[str, Any] = {}
+    conditions: dict[str, str] = {}
     for one in reported:
         named = [replace(finding, where=one.path) for finding in own[id(one)]]
         findings += named
-        if (body := _corrected_config(one, named, count)) is not None:
+        body, condition = _corrected_config(one, named, count)
+        if body is not None:
             corrections[one.path] = body
+        if condition:
+            conditions[one.path] = condition
     lookup = _lookup(definitions, is_complete)
     for request in requests:
         named = [replace(one, where=request.where) for one in check_request(request, lookup)]
@@ -243,7 +249,7 @@ def lint(
         for one in reported
         if not one.config and not one.node_configs
     ]
-    return Lint(checked, tuple(findings), corrections, (*skipped, *unknown))
+    return Lint(checked, tuple(findings), corrections, conditions, (*skipped, *unknown))
 
 
 def _lookup(definitions: Sequence[Definition], is_complete: Callable[[str], bool]) -> Lookup:
@@ -260,21 +266,25 @@ def _lookup(definitions: Sequence[Definition], is_complete: Callable[[str], bool
     return lookup
 
 
-def _corrected_config(definition: Definition, findings: Sequence[Finding], nodes: int | None) -> Any:
-    """Return the corrected configuration; None if it cannot be corrected, or need not be.
+def _corrected_config(
+    definition: Definition, findings: Sequence[Finding], nodes: int | None
+) -> tuple[Any, str]:
+    """Return the corrected configuration, None if it cannot be corrected, or need not be; and its condition.
 
     A correction can make another one necessary: an interface of mode l2 receives router advertisements.
     """
     if definition.parsed is None or not definition.config:
-        return None
+        return None, ""
     body = changed(definition.parsed.body, _changes(findings))
+    conditions = [one.condition for one in findings]
     for _ in range(_ROUNDS if body is not None else 0):
         found = check_definition(replace(definition, config=json.dumps(body)), nodes)
         again = changed(body, _changes(found))
         if again is None:
             break
         body = again
-    return body
+        conditions += [one.condition for one in found]
+    return body, ", and if ".join(dict.fromkeys(filter(None, conditions)))
 
 
 def _changes(findings: Sequence[Finding]) -> list[Change]:

@@ -83,7 +83,7 @@ def check_plugins(config: CniConfig, *, in_file: bool = False) -> Iterator[Findi
     if not config.is_list and "plugins" in config.body:
         yield warning(
             ("plugins",),
-            "beside a type",
+            "a list of plugins beside a type",
             "Multus takes this for a single plugin, and ignores the list",
             Remove(("plugins",)),
         )

@@ -188,7 +188,7 @@ def test_the_command_that_releases_leases_tests_that_they_are_still_the_same() -
     """A new pod of the same name has the same lease, with another id."""
     found = table(pool(o2="ml/gone", o3="ml/gone-too"), {})
     leases = [row.lease for row in found.stale if row.lease]
-    (command,) = release_commands(leases, "b")
+    (command,) = release_commands(leases, {"network_name": "b"})
     words = shlex.split(command)
     at = words.index("&&")
     assert words[:5] == ["kubectl", "patch", "ippools.whereabouts.cni.cncf.io", "10.9.0.0-29", "-n"]
@@ -201,13 +201,23 @@ def test_the_command_that_releases_leases_tests_that_they_are_still_the_same() -
     assert words[-2:] == ["b-10.9.0.2", "b-10.9.0.3"]
 
 
+def test_without_reservations_none_is_deleted() -> None:
+    """The reservation of that name belongs to a pod of another range, perhaps a running one."""
+    found = table(pool(o2="ml/gone"), {})
+    leases = [row.lease for row in found.stale if row.lease]
+    (command,) = release_commands(leases, V4 | {"enable_overlapping_ranges": False})
+    assert command.startswith("kubectl patch ippools")
+    assert "delete" not in command
+    assert "delete" in release_commands(leases, V4 | {"enable_overlapping_ranges": True})[0]
+
+
 def test_many_leases_are_released_in_parts() -> None:
     """One that has changed must not hold back all others, and a command has an end."""
     leases = [
         Lease(ipaddress.ip_address(number), f"ml/{number}", "net1", str(number), "p", "s")
         for number in range(101)
     ]
-    commands = release_commands(leases)
+    commands = release_commands(leases, V4)
     assert [command.count('"remove"') for command in commands] == [50, 50, 1]
     assert max(map(len, commands)) < 1 << 16
     assert [len(shlex.split(command.partition("&&")[2])) - 6 for command in commands] == [50, 50, 1]

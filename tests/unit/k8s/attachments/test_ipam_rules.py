@@ -238,6 +238,16 @@ def test_static_addresses_are_a_default_where_pods_can_request_others() -> None:
     assert ["unless its annotation has others" in text for text in texts] == [True, False]
 
 
+def test_l2_replaces_l3_only_if_the_nodes_share_a_segment() -> None:
+    """With routers between the nodes, each has a range of its own, which one object cannot say."""
+    (fault,) = linted(config(plugin(mode="l3"))).faults
+    assert "segment" in fault.condition
+    assert "--mode l3 --slice NODE=CIDR" in fault.fix
+    found = linted(config(plugin(mode="l3", ipam=HOST_LOCAL)))
+    assert found.conditions == dict.fromkeys(found.corrections, fault.condition)
+    assert linted(config(plugin(ipam=HOST_LOCAL))).conditions == {}
+
+
 def test_a_correction_that_makes_another_one_necessary() -> None:
     """As l2, which replaces l3 here, the interface receives router advertisements."""
     (corrected,) = linted({"cniVersion": "1.0.0", **plugin(mode="l3")}).corrections.values()

@@ -11,7 +11,7 @@ from tests.unit import api_answers
 from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.attachments import Body, config, plugin
 from tests.unit.attachments_stored import NAD, attach, pool, put, running
-from torchnet.constants import NETWORKS_ANNOTATION, QUEUE_LABEL
+from torchnet.constants import NETWORKS_ANNOTATION, QUEUE_LABEL, STATUS_ANNOTATION
 from torchnet.errors import NetworkError
 from torchnet.k8s.attachments import free_addresses
 from torchnet.k8s.attachments.launch_check import check_launch
@@ -162,6 +162,44 @@ def test_addresses_of_pods_that_are_gone_are_named(store: Store, client: ApiClie
     assert caught.value.fix.startswith("torchnet network show ml/net; ")
 
 
+def status(network: str, *ips: str) -> Body:
+    entry = [{"name": f"ml/{network}", "interface": "net1", "ips": list(ips)}]
+    return {"annotations": {STATUS_ANNOTATION: json.dumps(entry)}}
+
+
+def test_holders_are_called_what_they_are(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    running(store, "a", "moved")
+    running(store, "b", phase="Pending")
+    (path,) = [one for one in store.objects if one.endswith("/moved")]
+    store.objects[path]["metadata"] |= status("net", "10.9.0.9")
+    pool(store, "ml/a", "ml/b", "ml/moved", "ml/gone")
+    with pytest.raises(NetworkError) as caught:
+        checked(client, 16)
+    said = (
+        "10 addresses free of 14 in 10.9.0.0/28, 1 held by pods that are gone, 1 held by pods that have another "
+        "address, 1 held by running pods, 1 held by pending pods"
+    )
+    assert said in caught.value.text
+
+
+def test_the_address_of_a_pod_that_ends_is_no_lease_unless_it_was_leased(
+    store: Store, client: ApiClient
+) -> None:
+    """Its end frees nothing: it requested the address itself, or the lease is of an address that is excluded now."""
+    attach(store, config(plugin(ipam=POOL | {"exclude": ["10.9.0.14/31"]})))
+    running(store, *(f"p{number}" for number in range(13)))
+    running(store, "fixed", "late", phase="Failed")
+    (path,) = [one for one in store.objects if one.endswith("/fixed")]
+    store.objects[path]["metadata"] |= status("net", "10.9.0.200")
+    store.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    store.objects[path]["status"]["phase"] = "Running"
+    pool(store, *(f"ml/p{number}" for number in range(13)), "ml/late")
+    with pytest.raises(NetworkError, match="1 worker, 0 addresses free of 13") as caught:
+        checked(client, 1)
+    assert caught.value.text.endswith("13 held by running pods")
+
+
 def test_leases_that_end_soon_are_waited_for(
     store: Store, client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +332,29 @@ def test_rails_that_share_a_pool_need_its_addresses_together(store: Store, clien
     assert [line for line in checked(client, 4, rails=rails) if "free" in line] == []
     with pytest.raises(NetworkError, match="5 workers with 3 interfaces each, 14 addresses free of 14"):
         checked(client, 5, rails=rails)
+
+
+def test_attachments_with_parts_of_a_pool_are_counted_each_within_its_bounds(
+    store: Store, client: ApiClient
+) -> None:
+    """10.9.0.1 to .4, and .5 to .14 of one pool; the third attachment may allocate from all of it."""
+    for name, more in (
+        ("net", {"range_end": "10.9.0.4"}),
+        ("high", {"range_start": "10.9.0.5"}),
+        ("all", {}),
+    ):
+        attach(store, config(plugin(ipam=POOL | more)), name)
+    low, high, both = (NetworkAttachment("ml", name, f"net-{name}") for name in ("net", "high", "all"))
+
+    def free(workers: int, *rails: NetworkAttachment) -> list[str]:
+        return [line for line in checked(client, workers, rails=list(rails)) if "free" in line]
+
+    assert free(4, low, high) == []
+    with pytest.raises(NetworkError, match="5 workers, 4 addresses free of 4"):
+        free(5, high, low)
+    assert free(4, low, high, both) == []
+    with pytest.raises(NetworkError, match="10 workers with 2 interfaces each, 14 addresses free of 14"):
+        free(10, high, both)
 
 
 def test_the_files_of_other_attachments_are_not_read(store: Store, client: ApiClient) -> None:
