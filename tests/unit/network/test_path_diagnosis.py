@@ -264,6 +264,7 @@ def test_a_rank_0_that_does_not_respond_suggests_a_route() -> None:
     assert "ip -6 route replace fcbb:0:800:1::/64 via" in hint(
         L3, "net1", "fcbb:0:800:2::2", "fcbb:0:800:1::2"
     )
+    assert "routers between the nodes, need a route" in hint(L3, "net1", "fcbb:0:800:2::2", "fcbb:0:800:1::2")
     assert "--mode l2" in hint(L3, "net1", "fcbb:0:800:ffff::2", "fcbb:0:800:ffff::1")
     assert hint(LinkType("ipvlan", "l2", 64), "net1", "fcbb:0:800:2::2", "fcbb:0:800:1::2") == ""
 
