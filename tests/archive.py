@@ -1,4 +1,4 @@
-"""The agent as it travels: its own modules and those of pyroute2 that it loads, in one zip."""
+"""The agent as it travels: its own modules in one zip."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ SCRIPT = """
 import os, signal, sys, time
 from part.of_it import WORD
 # What came along with the agent can be imported, after whatever is installed.
-assert sys.path[-1].endswith("/state/agent"), sys.path
-assert os.path.isfile(sys.path[-1] + "/torchnet/training/__init__.py")
+assert sys.path[-1].endswith("/torchnet.zip"), sys.path
+assert os.path.isfile(sys.path[-1])
 print(WORD, os.getcwd(), os.environ["MASTER_ADDR"], os.environ["HOME"], *sys.argv[1:], flush=True)
 if sys.argv[1:] == ["fail"] and os.environ["RANK"] == "1":
     print("what went wrong", file=sys.stderr)

@@ -189,6 +189,8 @@ def state(up: Cluster, relay: traffic.Relay, nnodes: int, folder: Path) -> None:
         began = time.monotonic()
         ran = launcher.run("down", RUN, "-n", namespace, timeout=_PATIENCE)
         print(f"  torchnet down: {time.monotonic() - began:.1f} s, exit code {ran.code}", flush=True)
+        if ran.code:
+            print("".join(f"    {line}\n" for line in ran.err.splitlines()[-_SHOWN:]), flush=True)
 
 
 def mixed(up: Cluster, nnodes: int, folder: Path) -> None:

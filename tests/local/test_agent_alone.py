@@ -181,9 +181,9 @@ def test_sigquit_stops_a_job_in_order(tmp_path: Path) -> None:
 
 def test_the_zip_needs_nothing_that_is_installed(archive: Path) -> None:
     code = (
-        "import sys, torchnet.agent.command_line, pyroute2\n"
+        "import sys, torchnet.agent.command_line\n"
         "print(*{m.__file__.partition('agent.zip')[1] for n, m in sys.modules.items()"
-        " if n.partition('.')[0] in ('torchnet', 'pyroute2')}, 'site' in sys.modules)"
+        " if n.partition('.')[0] == 'torchnet'}, *{'site', 'pyroute2'} & {*sys.modules})"
     )
     environment = {"PYTHONPATH": str(archive), "PATH": os.environ["PATH"]}
     done = subprocess.run(
@@ -194,4 +194,4 @@ def test_the_zip_needs_nothing_that_is_installed(archive: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "agent.zip False\n"
+    assert done.stdout == "agent.zip\n"

@@ -7,14 +7,17 @@ import socket
 import struct
 import subprocess
 from errno import EEXIST, EINVAL, ENETUNREACH, ENODEV
+from typing import Any
 
 import pytest
 
 from tests.namespaces import ip, isolated
 from torchnet.linux import link_setup, rtnetlink, sock_diag
-from torchnet.linux.netlink import HEADER, SOCK_DIAG, Netlink, encode
+from torchnet.linux.netlink import HEADER, ROUTE, SOCK_DIAG, Netlink
+from torchnet.linux.pyroute2_import import encode
 
 from pyroute2.netlink.diag import inet_diag_msg, inet_diag_req  # isort: skip
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # isort: skip
 
 
@@ -101,8 +104,8 @@ def test_a_dump_that_fails_raises_instead_of_being_short() -> None:
 class Recorder(Netlink):
     """Keeps what was asked and answered."""
 
-    def __init__(self) -> None:
-        super().__init__(SOCK_DIAG)
+    def __init__(self, family: int) -> None:
+        super().__init__(family)
         self.asked: list[bytes] = []
         self.answers: list[bytes] = []
 
@@ -113,8 +116,68 @@ class Recorder(Netlink):
         return found
 
 
+def _decoded(kind: Any, message: bytes) -> Any:
+    decoded = kind(message)
+    decoded.decode()
+    return decoded
+
+
 @isolated
-def test_pyroute2_reads_the_same_dump_alike() -> None:
+def test_pyroute2_decodes_the_same_links_and_addresses() -> None:
+    """The structures in linux/rtnetlink.py, which are written out by hand, against a second reader's."""
+    for command in (
+        "link add bridge0 type bridge",
+        "link add veth0 type veth peer name veth1",
+        "link set veth0 master bridge0 mtu 1400 up",
+        "link set veth1 up",
+        "link add mac0 link veth1 type macvlan mode bridge",
+        "tuntap add tap0 mode tap",
+        "addr add 10.9.0.1/24 dev veth1",
+        "addr add 10.8.0.1 peer 10.8.0.2/32 dev veth1",
+        "addr add fd00::1/64 dev veth1 nodad",
+        "addr add fd00::2/64 dev veth1 preferred_lft 0 valid_lft 100",
+        "addr add fd00::3/64 dev mac0",
+    ):
+        ip(command)
+    recorder = Recorder(ROUTE)
+    found = rtnetlink.links(recorder)
+    assert {"lo", "bridge0", "veth0", "veth1", "mac0", "tap0"} <= {link.name for link in found}
+    for own, answer in zip(found, recorder.answers, strict=True):
+        other = _decoded(ifinfmsg, answer)
+        info, stats = other.get_attr("IFLA_LINKINFO"), other.get_attr("IFLA_STATS64")
+        fields = other["index"], other["ifi_type"], other["flags"]
+        assert (own.index, own.hardware, own.flags) == fields
+        assert (own.name, own.mtu) == (other.get_attr("IFLA_IFNAME"), other.get_attr("IFLA_MTU"))
+        assert own.kind == ((info.get_attr("IFLA_INFO_KIND") if info else None) or "")
+        assert own.below == (other.get_attr("IFLA_LINK") or 0)
+        assert own.master == (other.get_attr("IFLA_MASTER") or 0)
+        assert own.foreign == (other.get_attr("IFLA_LINK_NETNSID") is not None)
+        assert own.stats == tuple(
+            stats[name] for name in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
+        )
+        if own.hardware == 1:
+            assert own.mac == other.get_attr("IFLA_ADDRESS")
+    recorder.answers.clear()
+    interfaces = rtnetlink.interfaces(recorder)
+    messages = [answer for answer in recorder.answers if HEADER.unpack_from(answer)[1] == rtnetlink.NEWADDR]
+    others = [_decoded(ifaddrmsg, answer) for answer in messages]
+    ours = [(one.index, address) for one in interfaces.values() for address in one.addresses]
+    assert sorted((index, address.ip, address.prefix) for index, address in ours) == sorted(
+        (one["index"], one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS"), one["prefixlen"])
+        for one in others
+    )
+    flags = {
+        one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS"): one.get_attr("IFA_FLAGS") for one in others
+    }
+    for _, address in ours:
+        bits = address.dadfailed * 0x08 | address.deprecated * 0x20 | address.tentative * 0x40
+        bits |= address.permanent * 0x80
+        assert bits == flags[address.ip] & 0xE8, address
+    assert {address.ip for _, address in ours if address.deprecated} == {"fd00::2"}
+
+
+@isolated
+def test_pyroute2_decodes_the_same_sockets() -> None:
     """The struct offsets in linux/sock_diag.py, which are written out by hand, against a second reader's."""
     kept = []
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
@@ -126,7 +189,7 @@ def test_pyroute2_reads_the_same_dump_alike() -> None:
             while count:
                 count -= len(accepted.recv(count))
         kept += [server, client, accepted]
-    recorder = Recorder()
+    recorder = Recorder(SOCK_DIAG)
     ours = sock_diag.dump(recorder)
     assert len(ours) == len(recorder.answers) == 4
     for own, answer in zip(ours, recorder.answers, strict=True):

@@ -52,19 +52,19 @@ def whole() -> str:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_whole_package_is_there_afterwards(way: str, whole: str) -> None:
-    code = f"{LISTING}import torchnet.linux.rtnetlink\n{WAYS[way]}\nprint(listing(pyroute2))"
+    code = f"{LISTING}import torchnet.linux.link_setup\n{WAYS[way]}\nprint(listing(pyroute2))"
     assert python(code) == whole
 
 
 def test_a_package_that_was_imported_before_is_left_alone(whole: str) -> None:
-    code = "import pyroute2; before = pyroute2, pyroute2.IPRoute\nimport torchnet.linux.rtnetlink, pyroute2 as after\n"
+    code = "import pyroute2; before = pyroute2, pyroute2.IPRoute\nimport torchnet.linux.link_setup, pyroute2 as after\n"
     code += "assert before == (after, after.IPRoute) and type(after) is type(after.netlink)"
     assert python(f"{LISTING}{code}; print(listing(after))") == whole
 
 
 def test_classes_are_the_same_on_either_way() -> None:
     python(
-        "import torchnet.linux.rtnetlink as links, pyroute2\n"
+        "import torchnet.linux.link_setup as links, pyroute2\n"
         "from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg\n"
         "assert links.ifinfmsg is ifinfmsg is pyroute2.netlink.rtnl.ifinfmsg.ifinfmsg\n"
         "pyroute2.IPRoute\n"
@@ -74,7 +74,7 @@ def test_classes_are_the_same_on_either_way() -> None:
 
 def test_the_kernels_door_does_not_load_the_whole_package() -> None:
     loaded = python(
-        "import sys, torchnet.agent.agent, torchnet.linux.link_setup\n"
+        "import sys, torchnet.linux.link_setup\n"
         "print(*(name for name in sys.modules if name.startswith('pyroute2')))"
     ).split()
     assert "pyroute2.netlink.rtnl.ifinfmsg" in loaded
@@ -86,7 +86,7 @@ def test_a_missing_pyroute2_is_named_with_the_remedy() -> None:
     code = (
         "import sys; sys.path = [p for p in sys.path if 'site-packages' not in p]; sys.path.insert(0, '.')\n"
     )
-    code += "try: import torchnet.linux.rtnetlink\n"
+    code += "try: import torchnet.linux.link_setup\n"
     code += "except ModuleNotFoundError as error: print(error.name, '|', error)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -8,9 +8,14 @@ The same code runs in a local node and in a pod; only the address source and the
 
 from __future__ import annotations
 
+import itertools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import torchnet.agent
+import torchnet.linux
+import torchnet.network
+from torchnet.agent.bytecode_cache import compile_modules
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
 from torchnet.agent.failures import interrupted
@@ -19,6 +24,8 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.agent.worker import Worker
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.peer_table import PeerTable
+
+_STEP_SECONDS = 0.001  # lets the loop handle what has arrived
 
 # All that torchelastic's agent handles: as PID 1 of a container, a process ignores those that it does not handle. Some
 # images stop their containers by SIGQUIT.
@@ -53,6 +60,11 @@ def run(
         loop.on_signal(number, lambda number=number, code=code: worker.interrupt(interrupted(number, code)))  # type: ignore[misc]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop.later(0, worker.begin)
+    if spec.phase == "prepare":
+        # While it waits for the others: the training container starts sooner.
+        packages = torchnet.agent, torchnet.network, torchnet.linux
+        steps = itertools.chain(*map(compile_modules, packages))
+        loop.later(_STEP_SECONDS, lambda: _step(loop, steps))
     try:
         loop.run()
     finally:
@@ -61,3 +73,9 @@ def run(
         finally:
             events.flush()
     return worker.code
+
+
+def _step(loop: EventLoop, steps: Iterator[None]) -> None:
+    """Take one step whenever the loop has nothing else to do."""
+    if next(steps, steps) is None:
+        loop.later(_STEP_SECONDS, lambda: _step(loop, steps))

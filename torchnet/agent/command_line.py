@@ -1,6 +1,6 @@
 """``torchnet agent``: the flags and the entry point of one worker, started by hand or by a pod's command.
 
-It needs only the standard library and pyroute2, so it also runs from the zip: ``python3 torchnet.zip agent …``.
+It needs only the standard library, so it also runs from the zip: ``python3 torchnet.zip agent …``.
 ``torchnet env`` takes the same flags.
 """
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torchnet.agent.events import Failure
-from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
+
+if TYPE_CHECKING:
+    from torchnet.agent.rank_process import Process
 
 _HINTS = {
     "SIGKILL": "unless sent by hand, the kernel ran out of memory (see dmesg)",

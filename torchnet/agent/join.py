@@ -9,11 +9,11 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from torchnet import constants
-from torchnet.agent import failures, receipt
+from torchnet.agent import failures
 from torchnet.agent.admission import join_request
-from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.discovery import Discovery, own_row
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
@@ -180,8 +180,11 @@ class Join:
                 self._notice("info", text)
             self._bind(rails)
             if spec.node_rank == 0:
+                # Loaded by this worker alone.
+                from torchnet.agent.coordinator import Coordinator
+
                 coordinator = Coordinator(
-                    self._loop, spec, rails, self._reporter.send, receipt.job, self._frontend
+                    self._loop, spec, rails, self._reporter.send, _receipt, self._frontend
                 )
                 ours, theirs = socket.socketpair()
                 coordinator.admit(theirs, join_request(spec, self.row, self._verified))
@@ -212,3 +215,9 @@ class Join:
 
     def _notice(self, level: str, text: str) -> None:
         self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})
+
+
+def _receipt(**facts: Any) -> dict[str, Any]:
+    from torchnet.agent import receipt
+
+    return receipt.job(**facts)

@@ -5,6 +5,8 @@ JOINING ─ Table ─> PREFLIGHT ─┬─ Start ────> RUNNING ─> ENDE
    └─ rank 0 left before the start: from PREFLIGHT and SAVED
 any ─ Stop, or a failure without a coordinator ─> STOPPING ─┬─ Over ─> OVER
                                                             └─ Table ─> PREFLIGHT (a restart)
+
+The modules of the training are loaded where there is one: a pod's first container starts 0.05 s earlier without them.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import os
 import socket
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchnet import constants
-from torchnet.agent import etc_hosts, failures, messages, rdma_check, receipt
+from torchnet.agent import etc_hosts, failures, messages
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
@@ -26,16 +29,19 @@ from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.messages import CoordinatorMessage, InvalidMessageError
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.rank_process import Process
 from torchnet.agent.rendezvous import Endpoint, peer_host
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.state_machine import StateMachine
-from torchnet.agent.training_phase import TrainingPhase
 from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import PeerRow, PeerTable, fingerprint
+
+if TYPE_CHECKING:
+    from torchnet.agent.rank_process import Process
+    from torchnet.agent.training_phase import TrainingPhase
+    from torchnet.agent.worker_processes import WorkerProcesses
 
 HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
 
@@ -152,19 +158,38 @@ class Worker:
             failed=self._stop_alone,
             address_taken=self._end_for_replacement,
         )
-        self._training = TrainingPhase(
-            loop,
-            spec,
-            reporter,
-            ended=self._handle_end,
-            rail_lost=self._handle_lost_rail,
-            notice=lambda text: self._notice("warning", text),
-        )
-        self._processes = self._training.processes
+        self._phase: TrainingPhase | None = None
+        if spec.phase != "prepare":
+            self._phase = self._training
 
     @property
     def state(self) -> WorkerState:
         return self._state.current
+
+    @property
+    def _training(self) -> TrainingPhase:
+        """The training; a prepare container, which has none, needs it only to stop."""
+        from torchnet.agent.training_phase import TrainingPhase
+
+        if self._phase is None:
+            self._phase = TrainingPhase(
+                self._loop,
+                self._spec,
+                self._reporter,
+                ended=self._handle_end,
+                rail_lost=self._handle_lost_rail,
+                notice=lambda text: self._notice("warning", text),
+            )
+        return self._phase
+
+    @property
+    def _processes(self) -> WorkerProcesses:
+        return self._training.processes
+
+    @property
+    def _begun(self) -> bool:
+        """Whether any process has been started."""
+        return self._phase is not None and self._phase.begun
 
     # -- joining -----------------------------------------------------------------------------------------------------
 
@@ -208,7 +233,7 @@ class Worker:
     def _may_rejoin(self) -> bool:
         """Whether nothing has started yet."""
         before = self.state in (WorkerState.JOINING, WorkerState.PREFLIGHT, WorkerState.SAVED)
-        return before and not self._training.begun and self._spec.node_rank > 0
+        return before and not self._begun and self._spec.node_rank > 0
 
     @property
     def _connected(self) -> bool:
@@ -312,6 +337,8 @@ class Worker:
         if self._spec.loopback or self._spec.phase == "prepare":
             return []
         rails = [(rail.interface, rail.address) for rail in self._join.rails]
+        from torchnet.agent import rdma_check
+
         problems, warnings = rdma_check.check(self._spec, rails)
         for text in warnings if self._attempt == 0 else ():
             self._notice("warning", text)
@@ -427,7 +454,7 @@ class Worker:
     def interrupt(self, failure: Failure) -> None:
         """Stop the job from here, after a signal or at the runtime's request."""
         # A pod that is evicted before the start is replaced: the others wait for the new one instead of stopping.
-        replaced = self._spec.phase != "all" and not self._training.begun
+        replaced = self._spec.phase != "all" and not self._begun
         if self.state is WorkerState.JOINING or replaced or not self._connected:
             self._stop_alone(failure)
         else:
@@ -474,6 +501,8 @@ class Worker:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _close_account(self) -> None:
+        from torchnet.agent import receipt
+
         whole = self._training.receipt(self._table, self._join.rails)
         summary = receipt.summary(self._spec, whole)
         event = whole if self._spec.full_receipt else summary
@@ -488,7 +517,8 @@ class Worker:
 
     def close(self) -> None:
         """Release all resources."""
-        self._training.close()
+        if self._phase is not None:
+            self._phase.close()
         if self._wrote_hosts:
             etc_hosts.remove_peers(self._spec.run_id)
         self._join.close()

@@ -1,1 +1,1 @@
-"""Kernel interfaces: netlink, sock_diag, namespaces, cgroups. The only package that imports pyroute2."""
+"""Kernel interfaces: netlink, sock_diag, namespaces, cgroups. Only what sets up networks imports pyroute2."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from torchnet.linux.netlink import Netlink, encode
+from torchnet.linux.netlink import Netlink
+from torchnet.linux.pyroute2_import import encode
 from torchnet.linux.rtnetlink import family_of
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip

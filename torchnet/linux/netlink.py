@@ -7,14 +7,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from torchnet.linux import pyroute2_import
-
-pyroute2_import.prepare()
-
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST  # noqa: E402
-
+REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300  # NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 ERROR, DONE = 2, 3
 ROUTE, SOCK_DIAG = 0, 4  # NETLINK_ROUTE, NETLINK_SOCK_DIAG
@@ -26,14 +20,6 @@ _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; missing in Python's s
 # Bytes per call: the kernel sends at most 32 KiB at once, and a larger buffer is mapped and cleared for each call.
 _RECEIVE = 1 << 16
 _BATCH = 128  # a batch's acknowledgements must fit the receive buffer
-
-
-def encode(message: Any, kind: int, flags: int) -> bytes:
-    """Encode a pyroute2 message with ``kind`` and ``flags``; sending fills in the sequence number."""
-    message["header"]["type"] = kind
-    message["header"]["flags"] = flags | NLM_F_REQUEST
-    message.encode()
-    return bytes(message.data)
 
 
 class Netlink:
@@ -84,7 +70,7 @@ class Netlink:
         while pending:
             part, pending = pending[:_BATCH], pending[_BATCH:]
             first = self._sequence + 1
-            self.socket.send(b"".join(self._numbered(message, NLM_F_ACK) for message in part))
+            self.socket.send(b"".join(self._numbered(message, _ACK) for message in part))
             error: OSError | None = None
             for _ in part:
                 while True:
@@ -104,7 +90,7 @@ class Netlink:
             OSError: the kernel's error, at the start or, in its DONE, at the end.
         """
         for _ in range(_CONSISTENT_TRIES):
-            self.socket.send(self._numbered(message, NLM_F_DUMP))
+            self.socket.send(self._numbered(message, _DUMP))
             answers, interrupted = self._answers(self._sequence)
             if not interrupted:
                 break
@@ -143,9 +129,7 @@ class Netlink:
     def _numbered(self, message: bytes, flags: int) -> bytes:
         self._sequence += 1
         length, kind, old, _, _ = HEADER.unpack_from(message)
-        return (
-            HEADER.pack(length, kind, old | flags | NLM_F_REQUEST, self._sequence, 0) + message[HEADER.size :]
-        )
+        return HEADER.pack(length, kind, old | flags | REQUEST, self._sequence, 0) + message[HEADER.size :]
 
     def _answers(self, sequence: int) -> tuple[list[tuple[int, bytes]], bool]:
         # Read all of it: until then the kernel refuses another dump on this socket (EBUSY).

@@ -13,7 +13,8 @@ import os
 import struct
 from collections.abc import Sequence
 
-from torchnet.linux.netlink import HEADER, Netlink, encode
+from torchnet.linux.netlink import HEADER, Netlink
+from torchnet.linux.pyroute2_import import encode
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # isort: skip
 

@@ -1,8 +1,10 @@
 """Import pyroute2's submodules without its ``__init__``, which loads 163 modules in 0.35 s to re-export them.
 
-Importing a submodule does not execute a package that is already in ``sys.modules``. The stand-in here becomes
-the whole package on first use of a name that it lacks, so a script that imports pyroute2 itself notices
-nothing. (Rejected: ``importlib.util.LazyLoader``. Importing a submodule reads ``__path__``, which loads it.)
+To be imported before them. Importing a submodule does not execute a package that is already in ``sys.modules``. The
+stand-in here becomes the whole package on first use of a name that it lacks, so a script that imports pyroute2 itself
+notices nothing.
+
+Rejected: ``importlib.util.LazyLoader``. Importing a submodule reads ``__path__``, which loads it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from torchnet.linux.netlink import REQUEST
 
 _ONLY_EXECUTED = ("__all__", "__version__")  # without them `from pyroute2 import *` would import nothing
 
@@ -59,3 +63,14 @@ def prepare() -> None:
     if spec is None:
         raise ModuleNotFoundError("pyroute2 is missing: pip install pyroute2", name="pyroute2")
     sys.modules["pyroute2"] = _LazyPackage(spec)
+
+
+def encode(message: Any, kind: int, flags: int) -> bytes:
+    """Encode a pyroute2 message with ``kind`` and ``flags``; sending fills in the sequence number."""
+    message["header"]["type"] = kind
+    message["header"]["flags"] = flags | REQUEST
+    message.encode()
+    return bytes(message.data)
+
+
+prepare()

@@ -8,7 +8,6 @@ No source touches the kernel or the API: the caller passes their text.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -140,6 +139,8 @@ def parse_source(text: str) -> SourceChoice:
     if kind == "static" and colon:
         return SourceChoice("static")
     if kind != "host" or not colon:
+        import difflib
+
         close = difflib.get_close_matches(kind, _KINDS, 1)
         meant = f" (did you mean {close[0]}{_KINDS[close[0]]}?)" if close else ""
         raise UsageError(f'address source "{printable(text, 80)}" is unknown{meant}', fix=f"use {CHOICES}")

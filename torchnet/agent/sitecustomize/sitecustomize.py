@@ -29,8 +29,7 @@ def _torchnet() -> None:
     root = os.path.abspath(__file__)
     for _ in range(4):
         root = os.path.dirname(root)
-    # The zip, or what a pod's first container unpacked of it; not the place of installed packages.
-    if os.path.isfile(root) or os.path.isfile(os.path.join(root, "__main__.py")):
+    if os.path.isfile(root):  # the zip, not the place of installed packages
         sys.path.append(root)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 import zipfile
@@ -38,7 +37,7 @@ def zipped(entries: Iterable[ArchiveEntry]) -> bytes:
     return buffer.getvalue()
 
 
-# The modules that set up networks (linux/link_setup.py, tap.py) are left out: only the launcher uses them.
+# What sets up networks (linux/link_setup.py, tap.py), and with it pyroute2, is left out: only the launcher uses it.
 PARTS = (
     "__init__.py",
     "agent",
@@ -49,7 +48,6 @@ PARTS = (
     "linux/namespaces.py",
     "linux/netlink.py",
     "linux/protocol_counters.py",
-    "linux/pyroute2_import.py",
     "linux/rtnetlink.py",
     "linux/sock_diag.py",
     "network",
@@ -57,20 +55,6 @@ PARTS = (
     "units.py",
     "text.py",
     "training",
-)
-# The modules of pyroute2 that torchnet.linux loads to read links, addresses, routes and sockets. A test compares them
-# with what an agent really loads. `plugins` finds its modules by listing its folder, so the whole folder is included.
-PYROUTE2 = (
-    "__init__.py",
-    "common.py",
-    "config/__init__.py",
-    "netlink/__init__.py",
-    "netlink/exceptions.py",
-    "netlink/rtnl/__init__.py",
-    "netlink/rtnl/ifaddrmsg.py",
-    "netlink/rtnl/ifinfmsg/__init__.py",
-    "netlink/rtnl/ifinfmsg/plugins",
-    "netlink/rtnl/iw_event.py",
 )
 _FIX = "pip install --force-reinstall torchnet-launch"
 # The kernel drops a SIGTERM to a container's first process until it has a handler, and the agent installs its own only
@@ -94,16 +78,9 @@ def agent_zip() -> bytes:
     """Return the archive that ``python3 torchnet.zip agent …`` runs, with the same bytes each time.
 
     Raises:
-        TorchnetError: pyroute2 is not installed, or a module is missing or cannot be read.
+        TorchnetError: a module is missing or cannot be read.
     """
-    entries = [ArchiveEntry("__main__.py", _MAIN)]
-    own = Path(__file__).resolve().parents[2]
-    entries += [ArchiveEntry(one.name, uncommented(one.data)) for one in _modules("torchnet", own, PARTS)]
-    spec = importlib.util.find_spec("pyroute2")  # executes nothing: pyroute2 is a top-level package
-    if spec is None or spec.origin is None:
-        raise TorchnetError("pyroute2 is not installed, and the workers need it", fix="pip install pyroute2")
-    entries += _modules("pyroute2", Path(spec.origin).parent, PYROUTE2)
-    return zipped(entries)
+    return zipped([ArchiveEntry("__main__.py", _MAIN), *_modules()])
 
 
 def uncommented(source: bytes) -> bytes:
@@ -117,18 +94,19 @@ def uncommented(source: bytes) -> bytes:
     return re.sub(rb"^[ \t]*#.*$", b"", source, flags=re.MULTILINE)
 
 
-def _modules(package: str, folder: Path, parts: tuple[str, ...]) -> list[ArchiveEntry]:
+def _modules() -> list[ArchiveEntry]:
+    own = Path(__file__).resolve().parents[2]
     found = []
-    for part in parts:
-        place = folder / part
+    for part in PARTS:
+        place = own / part
         files = [place] if part.endswith(".py") else sorted(place.rglob("*.py"))
         try:
             found += [
-                ArchiveEntry(f"{package}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+                ArchiveEntry(f"torchnet/{file.relative_to(own).as_posix()}", uncommented(file.read_bytes()))
                 for file in files
             ]
         except OSError as error:
-            raise TorchnetError(f"{package}/{part}: {error.strerror}", fix=_FIX) from None
+            raise TorchnetError(f"torchnet/{part}: {error.strerror}", fix=_FIX) from None
         if not files:
-            raise TorchnetError(f"{package} has no {part}", fix=_FIX)
+            raise TorchnetError(f"torchnet has no {part}", fix=_FIX)
     return found

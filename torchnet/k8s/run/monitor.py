@@ -87,7 +87,7 @@ class RunOutcome:
 
 _TICK_SECONDS = 0.1
 _READING_TICK_SECONDS = 0.02
-_SECONDS_PER_WORKER = 1e-4
+_SECONDS_PER_WORKER, _LONGEST_PAUSE_SECONDS = 5e-4, 1.0  # between two looks at all workers
 # Before all workers have started: for an agent to report its failure to those that have joined. Then they are stopped.
 _START_FAILURE_SECONDS = 3.0
 PATIENCE_SECONDS = 15.0  # beyond --grace, for workers to exit before torchnet stops waiting for them
@@ -200,8 +200,9 @@ class RunMonitor:
                 time.sleep(_READING_TICK_SECONDS)
                 changed = False
             else:
-                # The states of many workers are taken together: each time costs the work for all workers.
-                time.sleep(min(_TICK_SECONDS, self._info.nnodes * _SECONDS_PER_WORKER))
+                # The states of many workers are taken together, since each time costs the work for all workers. A
+                # thousand also take longer to change.
+                time.sleep(min(_LONGEST_PAUSE_SECONDS, self._info.nnodes * _SECONDS_PER_WORKER))
                 changed = self._take_states()
             self._dispatcher.take(all_of_it=self.phase is Phase.STOPPING)
             if self._error is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import io
 import os
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from torchnet.constants import AGENT_ZIP
 from torchnet.errors import TorchnetError
+from torchnet.k8s.objects import agent_zip as agent_zip_module
 from torchnet.k8s.objects.agent_zip import agent_zip
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -34,8 +34,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def modules(archive: Path, package: str) -> set[str]:
-    names = [name for name in zipfile.ZipFile(archive).namelist() if name.startswith(f"{package}/")]
+def modules(archive: Path) -> set[str]:
+    names = [name for name in zipfile.ZipFile(archive).namelist() if name != "__main__.py"]
     return {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in names}
 
 
@@ -43,16 +43,13 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pyroute2 is loaded on Linux alone")
 def test_its_modules_are_those_that_an_agent_loads(archive: Path) -> None:
     done = run(sys.executable, "-c", LOADED, folder=ROOT)
     loaded = set(done.stdout.split())
     assert loaded, done.stderr
-    travelling = modules(archive, "pyroute2") | modules(archive, "torchnet")
-    assert loaded - travelling == set()
-    # Beside them only the plugins, which pyroute2 finds by listing their folder, and what Python itself starts.
-    beside = {name for name in travelling - loaded if ".plugins." not in name}
-    assert beside == {"torchnet.agent.sitecustomize.sitecustomize"}
+    assert loaded - modules(archive) == set()
+    # Beside them only what Python itself starts.
+    assert modules(archive) - loaded == {"torchnet.agent.sitecustomize.sitecustomize"}
 
 
 def test_it_hears_that_it_is_to_end_before_anything_is_loaded(archive: Path, tmp_path: Path) -> None:
@@ -69,8 +66,8 @@ def test_it_hears_that_it_is_to_end_before_anything_is_loaded(archive: Path, tmp
 
 
 def test_it_is_small_and_holds_what_workers_need_and_nothing_else(archive: Path) -> None:
-    assert archive.stat().st_size <= 272 * 1024
-    own = {name.split(".")[1] if "." in name else "" for name in modules(archive, "torchnet")}
+    assert archive.stat().st_size <= 224 * 1024
+    own = {name.split(".")[1] if "." in name else "" for name in modules(archive)}
     assert own == {
         "",
         "agent",
@@ -86,7 +83,6 @@ def test_it_is_small_and_holds_what_workers_need_and_nothing_else(archive: Path)
     assert {name.partition("/")[0] for name in zipfile.ZipFile(archive).namelist()} == {
         "__main__.py",
         "torchnet",
-        "pyroute2",
     }
     assert "torchnet/agent/sitecustomize/sitecustomize.py" in zipfile.ZipFile(archive).namelist()
 
@@ -163,15 +159,10 @@ def test_the_zip_on_the_path_is_enough_to_import_it(archive: Path) -> None:
     assert f"{AGENT_ZIP}/torchnet" in done.stdout
 
 
-def test_another_pyroute2_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Spec:
-        origin = str(tmp_path / "__init__.py")
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(TorchnetError, match="not installed"):
-        agent_zip()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: Spec)
-    with pytest.raises(TorchnetError, match=r"pyroute2/__init__\.py"):
+@pytest.mark.parametrize("part", ["missing.py", "missing"])
+def test_what_an_installation_lacks_is_named(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_zip_module, "PARTS", ("__init__.py", part))
+    with pytest.raises(TorchnetError, match=rf"torchnet.*{part}"):
         agent_zip()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,16 @@ def test_beyond_that_the_patience_ends(store: Store, tmp_path: Path) -> None:
     done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=0.5)
     assert 2 < time.monotonic() - began < 5
     assert done.left == [f"pods/{pod(0)['metadata']['name']}"]
+
+
+def test_the_patience_is_with_each_pod(store: Store, tmp_path: Path) -> None:
+    """A thousand pods go one after another, longer than the patience with one of them."""
+    pods = [store.put(pod(rank, worker=running()))["metadata"]["name"] for rank in range(4)]
+    store.lingers = 1
+    went = [(0.7, partial(store.kubelet, name)) for name in pods]
+    with aside(1.0, *(step for steps in went for step in steps)):
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=1.2)
+    assert done.left == []
 
 
 def terminating(rank: int, ago: float, grace: int) -> dict[str, Any]:
