@@ -29,7 +29,6 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
 # Addresses for documentation (RFC 5737, RFC 3849): only a default route leads there.
 _ELSEWHERE: dict[Literal[4, 6], str] = {4: "192.0.2.1", 6: "2001:db8:ffff:ffff::1"}
-_IPVLAN_MODES = ("l2", "l3", "l3s")  # enum ipvlan_mode in include/uapi/linux/if_link.h
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 # struct ifinfomsg: family, type (ARPHRD_*), index, flags, change. struct ifaddrmsg: family, prefix length, flags,
 # scope, index; an attribute extends its flags.
@@ -38,8 +37,8 @@ _STATS = struct.Struct(
     "=QQQQ"
 )  # the beginning of struct rtnl_link_stats64: packets and bytes received and sent
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
-_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND = 18, 23, 37, 1
-_IFLA_INFO_DATA, _IFLA_IPVLAN_MODE = 2, 1
+_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 23, 37, 1, 2
+_IFLA_IPVLAN_MODE, _IPVLAN_MODES = 1, ("l2", "l3", "l3s")  # enum ipvlan_mode
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
@@ -90,7 +89,11 @@ class Route:
 
 @dataclass(frozen=True)
 class Link:
-    """An interface as the kernel describes it; ``hardware`` is its ARPHRD type, and ``kind`` that of a virtual one."""
+    """An interface as the kernel describes it.
+
+    ``hardware`` is its ARPHRD type, ``kind`` what ``ip -d link`` calls a virtual one ("" for a card), and ``mode`` that
+    of an ipvlan.
+    """
 
     name: str
     index: int
@@ -103,6 +106,7 @@ class Link:
     master: int = 0
     foreign: bool = False
     stats: tuple[int, int, int, int] | None = None
+    mode: str = ""
 
     @classmethod
     def decode(cls, message: bytes) -> Link:
@@ -110,18 +114,21 @@ class Link:
         _, hardware, index, flags, _ = _LINK.unpack_from(message, HEADER.size)
         found = attributes(message, HEADER.size + _LINK.size)
         stats = found.get(_IFLA_STATS64)
+        about = attributes(found.get(_IFLA_LINKINFO, b""), 0)
+        kind = _text(about.get(_IFLA_INFO_KIND, b""))
         return cls(
             _text(found.get(_IFLA_IFNAME, b"")),
             index,
             hardware,
             flags,
-            _text(attributes(found.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")),
+            kind,
             found.get(_IFLA_ADDRESS, b"").hex(":"),
             _number(found.get(_IFLA_MTU, b"")),
             _number(found.get(_IFLA_LINK, b"")),
             _number(found.get(_IFLA_MASTER, b"")),
             _IFLA_LINK_NETNSID in found,
             _STATS.unpack_from(stats) if stats else None,
+            _ipvlan_mode(about) if kind == "ipvlan" else "",
         )
 
 
@@ -129,6 +136,11 @@ def links(netlink: Netlink | None = None) -> list[Link]:
     """Return all interfaces of this network namespace."""
     with _Borrowed(netlink) as nl:
         return [Link.decode(message) for _, message in nl.dump(_request(GETLINK, _LINK.size))]
+
+
+def link_types(netlink: Netlink | None = None) -> dict[str, tuple[str, str]]:
+    """Return each interface's kind and mode (see :class:`Link`), by name."""
+    return {link.name: (link.kind, link.mode) for link in links(netlink)}
 
 
 def interfaces(netlink: Netlink | None = None) -> dict[str, Interface]:
@@ -242,21 +254,6 @@ def route(
     return Route(names.get(index, f"interface {index}"), source, not {_RTA_GATEWAY, _RTA_VIA} & found.keys())
 
 
-def link_types(netlink: Netlink | None = None) -> dict[str, tuple[str, str]]:
-    """Return each interface's kind, as ``ip -d link`` shows it ("" for a card), and an ipvlan's mode, by name."""
-    found = {}
-    with _Borrowed(netlink) as nl:
-        for _, message in nl.dump(_request(GETLINK, _LINK.size)):
-            about = attributes(attributes(message, HEADER.size + _LINK.size).get(_IFLA_LINKINFO, b""), 0)
-            data = attributes(about.get(_IFLA_INFO_DATA, b""), 0)
-            link = Link.decode(message)
-            number = (
-                _number(data.get(_IFLA_IPVLAN_MODE, b"")) if link.kind == "ipvlan" else len(_IPVLAN_MODES)
-            )
-            found[link.name] = link.kind, dict(enumerate(_IPVLAN_MODES)).get(number, "")
-    return found
-
-
 def default_interface(family: Literal[4, 6] = 4) -> str:
     """Return the interface of the default route; "" without one."""
     try:
@@ -313,6 +310,11 @@ def _address(message: bytes) -> tuple[int, Address]:
         deprecated=bool(flags & _IFA_DEPRECATED),
         permanent=bool(flags & _IFA_PERMANENT),
     )
+
+
+def _ipvlan_mode(about: Mapping[int, bytes]) -> str:
+    mode = attributes(about.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE, b"\xff")
+    return _IPVLAN_MODES[_number(mode)] if _number(mode) < len(_IPVLAN_MODES) else ""
 
 
 def _request(kind: int, size: int) -> bytes:

@@ -1,7 +1,7 @@
 """backend-network: the attachment that gives a pod its net1, as one object or with a file on each node.
 
 The configuration is a list of plugins (CNI specification 1.0.0): the one that creates the interface, then for IPv6 the
-tuning plugin. It always sets ``cniVersion``: without it (or below 0.3.1) a pod gets its net1, but Multus writes no
+tuning plugin. It always sets ``cniVersion``: without it (or below 0.3.0) a pod gets its net1, but Multus writes no
 network-status entry for it.
 """
 
