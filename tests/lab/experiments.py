@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from tests.cluster.addons import ROOT
 from tests.cluster.control_plane import kubectl
 from tests.cluster.shell import ClusterFailure, say, timed
-from tests.lab import attachments, lab, launches, nodes, pods
+from tests.lab import attachments, lab, launches, nodes, pods, samples
 from tests.lab.all_reduce import STARTED
 from tests.lab.attachments import Refusal
 from tests.lab.cases import (
@@ -42,9 +43,10 @@ from tests.lab.cases import (
 )
 from tests.lab.lab import PLUGINS, Lab
 from tests.lab.launches import Outcome
-from tests.lab.pods import Pod
+from tests.lab.pods import Pod, ask_all
 from torchnet.errors import NetworkError
 
+CALLS = Path(__file__).with_name("plugin_calls.py")
 TRAIN = ROOT / "launch" / "train.py"
 NET = ROOT / "torchnet" / "k8s" / "addons" / "example_scripts" / "net.py"
 _COMMAND = re.compile(r"on (node[0-9]+) run: (ip \S.*? via (ADDRESS_OF_(NODE[0-9]+)))(?=,)")
@@ -104,6 +106,7 @@ class Table:
                 found["launch"] = round(outcome.seconds, 1)
                 if made.name == "ipvlan l3 host-local":
                     outcome = self._with_routes(four, outcome, found)
+                found["counted"] = _counted(four)
                 found |= cells(four, outcome)
                 if outcome.code:
                     found["refusal"] = refusal(outcome)
@@ -148,7 +151,7 @@ class Table:
         except Exception as failure:
             found["error"] = f"{type(failure).__name__}: {failure}"
         self.save()
-        say(f"{name}: {json.dumps(found)[:2000]}")
+        say(f"{name}: {json.dumps(found)[:600]}")
 
     def filtered(self, four: list[Pod], found: dict[str, Any]) -> None:
         """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode."""
@@ -194,6 +197,35 @@ class Table:
         with self.job(made) as four:
             outcome = launches.launch(four)
             found |= cells(four, outcome) | refusal(outcome)
+
+    def sampled(self, found: dict[str, Any]) -> None:
+        """Single attachments, which the plugins are called with on a node: what lint has said of each, and they."""
+        drawn = samples.all_samples()
+        asked = [
+            {"name": f"sample{number}", "config": json.dumps(one.config), "ips": samples.IPS}
+            for number, one in enumerate(drawn)
+        ]
+        count = len(self.lab.nodes)
+
+        def call(node: nodes.Node) -> list[dict[str, Any]]:
+            own = json.dumps(asked[self.lab.nodes.index(node) :: count])
+            said = node.run(sys.executable, "-S", CALLS, input=own, timeout=240)
+            return json.loads(said)  # type: ignore[no-any-return]
+
+        with ThreadPoolExecutor(count) as pool:
+            answers = {one["name"]: one for answer in pool.map(call, self.lab.nodes) for one in answer}
+        found["samples"] = [
+            {
+                "kind": one.kind,
+                "usable": one.usable,
+                "config": one.config,
+                "lint": one.why,
+                **answers[request["name"]],
+            }
+            for one, request in zip(drawn, asked, strict=True)
+        ]
+        if left := [*_pools(), *(one for node in self.lab.nodes for one in _left(node))]:
+            raise ClusterFailure(f"DEL has left {', '.join(left)}")
 
 
 # By row; they use its pods.
@@ -254,6 +286,15 @@ def refusal(outcome: Outcome) -> dict[str, Any]:
         "wall_seconds": round(outcome.seconds, 1),
         "scripts": started,
     }
+
+
+def _counted(four: list[Pod]) -> dict[str, int]:
+    """The bytes that the kernel's own counters have for the pods' interfaces, sent since their start."""
+    shown = ask_all(four, lambda pod: json.loads(pod.node.run("ip", "-n", pod.name, "-s", "-json", "link")))
+    counted = {"net1": 0, "eth0": 0}
+    for one in (one for links in shown for one in links if one["ifname"] in counted):
+        counted[one["ifname"]] += one["stats64"]["tx"]["bytes"]
+    return counted
 
 
 def _net1(pod: Pod) -> dict[str, Any]:
@@ -327,6 +368,9 @@ def run(file: Path, parts: Sequence[str] = ()) -> None:
         if wanted("router"):
             with timed("router"):
                 table.experiment("router", table.routed)
+        if wanted("samples"):
+            with timed("samples"):
+                table.experiment("samples", table.sampled)
         table.found["seconds"] = round(time.monotonic() - began, 1)
         table.save()
     finally:

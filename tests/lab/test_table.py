@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,9 +17,10 @@ import pytest
 
 from tests.cluster.addons import ROOT
 from tests.golden import UPDATE
-from tests.lab import machine, page, recipes
+from tests.lab import machine, page, recipes, samples
 from tests.lab.cases import ROUTED, ROWS, expected
 from tests.leaks import watched
+from torchnet.k8s.attachments.cni_config import CniConfig
 from torchnet.receipt import table
 from torchnet.receipt.receipt_model import Receipt
 
@@ -117,6 +119,9 @@ def test_a_row(found: dict[str, Any], kind: str, mode: str, ipam: str) -> None:
         works(row["alone"], "same")
         return
     works(row, "same", "across")
+    # Another witness: the kernel's counters, which also count what torchnet itself sends.
+    assert row["counted"]["net1"] > 40_000_000
+    assert row["counted"]["eth0"] < 1_000_000
 
 
 def works(launch: dict[str, Any], *cells: str) -> None:
@@ -163,6 +168,45 @@ def test_a_mac_filter_stops_macvlan_promiscuous_or_not_but_not_ipvlan(found: dic
 def test_a_router_with_routes_to_the_slices_is_enough(found: dict[str, Any]) -> None:
     tried = experiment(found, "router")
     works(tried, "same", "across")
+
+
+def test_the_plugins_accept_what_lint_passes_and_corrects_and_nothing_that_it_refuses(
+    found: dict[str, Any],
+) -> None:
+    """Each was called by itself with ADD, CHECK and DEL; a pod needs an interface with its address, and a status."""
+    tried = experiment(found, "samples")["samples"]
+    wrong = [one for one in tried if is_usable(one) is not one["usable"]]
+    assert not wrong, json.dumps(wrong, indent=1)
+    counted = Counter(one["kind"] for one in tried)
+    assert counted == {
+        "guide": 6,
+        "guide corrected": 6,
+        "passed": samples.PASSED,
+        "refused": samples.REFUSED,
+        "corrected": samples.CORRECTED,
+    }
+
+
+def is_usable(tried: dict[str, Any]) -> bool:
+    """Whether ADD, CHECK and DEL succeeded, with a result of which Multus makes a status, and net1 is as configured."""
+    result, net1 = tried["result"], tried["net1"]
+    if (
+        tried["ADD"]
+        or tried["CHECK"]
+        or tried["DEL"]
+        or not result.get("interfaces")
+        or not result.get("ips")
+    ):
+        return False
+    config = CniConfig(tried["config"])
+    about = net1["linkinfo"]
+    assert about["info_kind"] == ("veth" if config.main.type == "bridge" else config.main.type)
+    if config.mode:
+        assert about["info_data"]["mode"] == config.mode
+    if config.main.body.get("mtu"):
+        assert net1["mtu"] == config.main.body["mtu"]
+    kept = {f"{one['local']}/{one['prefixlen']}" for one in net1["addr_info"] if one["scope"] == "global"}
+    return kept == {str(ipaddress.ip_interface(one["address"])) for one in result["ips"]}
 
 
 def test_the_example_trains_over_ipvlan_and_the_guides_commands_show_net1(found: dict[str, Any]) -> None:
