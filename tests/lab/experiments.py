@@ -109,7 +109,7 @@ class Table:
                 found["counted"] = _counted(four)
                 found |= cells(four, outcome)
                 if outcome.code:
-                    found["refusal"] = refusal(outcome)
+                    found["refusal"] = ending(outcome)
                     alone = launches.launch(four[:2])
                     found["alone"] = cells(four[:2], alone)
                     found["same"] = found["alone"]["same"]
@@ -130,7 +130,7 @@ class Table:
         """Run the commands that the refusal names, each on the node that it names, and launch again."""
         commands = _COMMAND.findall(refused.failure)
         found["without_routes"] = {
-            **refusal(refused),
+            **ending(refused),
             "commands": [f"{node}: {command}" for node, command, _, _ in commands],
         }
         for node, command, placeholder, other in commands:
@@ -157,15 +157,15 @@ class Table:
         """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode."""
         found["promiscuity"] = {node.name: _promiscuity(node) for node in self.lab.nodes}
         with only_known_macs():
-            found["macvlan"] = refusal(launches.launch(four[::2]))
+            found["macvlan"] = ending(launches.launch(four[::2]))
             with promiscuous(self.lab):
-                found["macvlan_promiscuous"] = refusal(launches.launch(four[::2]))
+                found["macvlan_promiscuous"] = ending(launches.launch(four[::2]))
 
     def filtered_ipvlan(self, four: list[Pod], found: dict[str, Any]) -> None:
         """The same port: ipvlan."""
         found["promiscuity_of_ipvlan"] = {node.name: _promiscuity(node) for node in self.lab.nodes}
         with only_known_macs():
-            found["ipvlan"] = refusal(launches.launch(four[::2]))
+            found["ipvlan"] = ending(launches.launch(four[::2]))
 
     def trained(self, four: list[Pod], found: dict[str, Any]) -> None:
         """launch/train.py on a worker of each node, and what the guide looks at: the pods' net1, and a ping."""
@@ -185,7 +185,7 @@ class Table:
             f"ping6 -c 3 {addresses[1]}": two[0].inside("ping6", "-c", "3", addresses[1]),
         }
         outcome = launches.launch(two, TRAIN, "--epochs", "4")
-        found |= {"code": outcome.code, "failure": outcome.failure, "receipt": outcome.receipt}
+        found |= ending(outcome) | {"receipt": outcome.receipt}
         found["said"] = [line for line in outcome.logs[0].splitlines() if not line.startswith("torchnet: ")]
 
     def routed(self, found: dict[str, Any]) -> None:
@@ -196,7 +196,7 @@ class Table:
         made.objects, made.prepared = objects, behind_router
         with self.job(made) as four:
             outcome = launches.launch(four)
-            found |= cells(four, outcome) | refusal(outcome)
+            found |= cells(four, outcome) | ending(outcome)
 
     def sampled(self, found: dict[str, Any]) -> None:
         """Single attachments, which the plugins are called with on a node: what lint has said of each, and they."""
@@ -275,7 +275,7 @@ def own_address(node: nodes.Node) -> str:
     return str(shown[0]["addr_info"][0]["local"])
 
 
-def refusal(outcome: Outcome) -> dict[str, Any]:
+def ending(outcome: Outcome) -> dict[str, Any]:
     """How it ended, when, and whether any script had started by then."""
     started = [rank for rank, log in enumerate(outcome.logs) if STARTED in log]
     return {
