@@ -362,15 +362,15 @@ def run(file: Path, parts: Sequence[str] = ()) -> None:
         for node in up.nodes:
             node.run("ip", "address", "add", f"{SEGMENT[node.name]}/64", "dev", "ens5", "nodad")
         table = Table(up, file)
+        if wanted("samples"):
+            with timed("samples"):
+                table.experiment("samples", table.sampled)
         with timed("all rows"):
             for made in (case(*row) for row in ROWS if wanted(named(*row))):
                 table.row(made)
         if wanted("router"):
             with timed("router"):
                 table.experiment("router", table.routed)
-        if wanted("samples"):
-            with timed("samples"):
-                table.experiment("samples", table.sampled)
         table.found["seconds"] = round(time.monotonic() - began, 1)
         table.save()
     finally:
