@@ -5,6 +5,9 @@ python -m tests.lab run FILE [PART OF A NAME ...]
                                    bring it up, make the table, write it as JSON, take it down
 python -m tests.lab up | down      for looking around
 python -m tests.lab node NODE WORD ...   a command on a node of a lab that is up
+
+TESTS_OF_TORCHNET_LAB=NAME            another lab beside the first
+TESTS_OF_TORCHNET_LAB_RESULTS=FILE    pytest takes the results of an earlier run from this file
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ def main(arguments: list[str]) -> int:
         if arguments == ["build"]:  # which needs nothing of torchnet's own environment
             recipes.build()
             return 0
+        from tests.cluster.places import RUN
         from tests.lab import lab
 
         match arguments:
@@ -34,6 +38,8 @@ def main(arguments: list[str]) -> int:
             case ["down"]:
                 lab.down()
             case ["node", node, *words] if words:
+                if not RUN.exists():
+                    raise ClusterFailure("no lab is up: python -m tests.lab up")
                 lab.enter_control_plane()
                 answer = lab.Lab().node(node).ask(*words)
                 print(answer.stdout, end="")

@@ -59,6 +59,7 @@ def installed(lab: Lab, objects: list[dict[str, Any]]) -> Iterator[None]:
     attachment = json.dumps(kinds["NetworkAttachmentDefinition"])
     kubectl("apply", "-f", "-", input=attachment)
     daemon = kinds.get("DaemonSet")
+    routes = {node.name: _routes(node) for node in lab.nodes} if daemon is not None else {}
     try:
         if daemon is not None:
             together([partial(_run_daemon, node, daemon, kinds["ConfigMap"]) for node in lab.nodes])
@@ -67,6 +68,15 @@ def installed(lab: Lab, objects: list[dict[str, Any]]) -> Iterator[None]:
         kubectl("delete", "--ignore-not-found", "-f", "-", input=attachment)
         for node in lab.nodes:
             node.run("rm", "-rf", "/etc/cni/multus/net.d", SLICES_FOLDER)
+            if node.name in routes:
+                for added in _routes(node) - routes[node.name]:
+                    node.run("ip", "-6", "route", "delete", added)
+
+
+def _routes(node: Node) -> set[str]:
+    """The ranges to which the node's card has a route via another node."""
+    found = json.loads(node.run("ip", "-json", "-6", "route", "show", "dev", "ens5") or "[]")
+    return {str(one["dst"]) for one in found if "gateway" in one}
 
 
 def _run_daemon(node: Node, daemon: dict[str, Any], config_map: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from tests.cluster import network
 from tests.lab import attachments, fabric
 from tests.lab.attachments import Refusal
 from tests.lab.lab import Lab
@@ -23,6 +24,9 @@ BEHIND_ROUTER = {"node1": "fcbb:0:800:101::/64", "node2": "fcbb:0:800:102::/64"}
 KINDS = (("ipvlan", "l2"), ("ipvlan", "l3"), ("ipvlan", "l3s"), ("macvlan", "bridge"), ("bridge", ""))
 IPAMS = ("whereabouts", "host-local", "static")
 ROUTED = ("l3", "l3s")
+KIND_NAMES = tuple(dict.fromkeys(kind for kind, _ in KINDS))
+ROWS = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
+HOST_LOCAL = "/var/lib/cni/networks"  # where host-local has its leases on a node
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Case:
     ips: list[str] = field(default_factory=list)
     refused_manifest: str = ""  # what torchnet says instead of printing this one
     note: str = ""
+    command: str = ""  # that prints the attachment
     prepared: Callable[[Lab], Any] = lambda _lab: nullcontext()
 
     @property
@@ -46,6 +51,19 @@ class Case:
 def named(kind: str, mode: str, ipam: str) -> str:
     """``ipvlan l2 static``, ``bridge static``."""
     return " ".join(filter(None, (kind, mode, ipam)))
+
+
+NAMES = [named(*row) for row in ROWS]
+
+
+def expected(kind: str, mode: str, ipam: str) -> list[str]:
+    """The networks that the addresses of the four pods must be in."""
+    wide = mode in ROUTED
+    if ipam == "static":
+        return [one.partition("/")[0] for one in (WIDE_STATIC if wide else STATIC)]
+    if ipam == "whereabouts":
+        return [RANGE] * 4
+    return [part for part in (WIDE_PARTS if wide else PARTS).values() for _ in range(2)]
 
 
 def sliced(parts: dict[str, str], *, gateways: dict[str, str] | None = None) -> list[str]:
@@ -69,19 +87,22 @@ def case(kind: str, mode: str, ipam: str) -> Case:
         made.note = (
             "its manifest adds the routes (`via=`)"
             if mode == "l3s"
-            else "after the routes that the refusal names"
+            else "works once the routes named by the refusal exist"
         )
     objects = attachments.printed(*words)
+    made.command = " ".join(words)
     if isinstance(objects, Refusal):
         made.refused_manifest = objects.text
         main: dict[str, Any] = {"type": kind, "master": "ens5", "mode": mode}
         if ipam == "static":
             main |= {"capabilities": {"ips": True}, "ipam": {"type": "static", "routes": [{"dst": WIDE}]}}
             made.ips, made.prepared = WIDE_STATIC, partial(routes_between, WIDE_PARTS)
-            made.note = "by hand: each node's pods in a range of its own, routes on the nodes"
+            made.note = (
+                "attachment written by hand; each node's pods in a range of its own, routes on the nodes"
+            )
         else:
             main |= {"ipam": {"type": "whereabouts", "range": RANGE}}
-            made.note = "by hand, as in the guide"
+            made.note = "attachment written by hand"
         objects = attachments.by_hand({"plugins": [main]})
     made.objects = objects
     if kind == "bridge":
@@ -123,13 +144,24 @@ def bridged(up: Lab) -> Iterator[None]:
 
 @contextmanager
 def only_known_macs() -> Iterator[None]:
-    for node in SEGMENT:
-        fabric.only_known_mac(node, enabled=True)
     try:
+        for node in SEGMENT:
+            fabric.only_known_mac(node, enabled=True)
         yield
     finally:
         for node in SEGMENT:
             fabric.only_known_mac(node, enabled=False)
+
+
+@contextmanager
+def promiscuous(up: Lab) -> Iterator[None]:
+    try:
+        for node in up.nodes:
+            node.run("ip", "link", "set", "ens5", "promisc", "on")
+        yield
+    finally:
+        for node in up.nodes:
+            node.ask("ip", "link", "set", "ens5", "promisc", "off")
 
 
 @contextmanager
@@ -142,7 +174,7 @@ def behind_router(up: Lab) -> Iterator[None]:
         node.run("ip", "address", "add", f"{own}/64", "dev", "ens5", "nodad")
         gateway = fabric.router_address(node.name)
         node.run("ip", "-6", "route", "add", WIDE, "via", gateway, "dev", "ens5")
-        fabric.ip(fabric.ROUTER, f"route replace {part} via {own}")
+        network.ip(fabric.ROUTER, f"route replace {part} via {own}")
     try:
         yield
     finally:

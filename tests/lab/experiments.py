@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,16 @@ from typing import Any
 from tests.cluster.addons import ROOT
 from tests.cluster.control_plane import kubectl
 from tests.cluster.shell import ClusterFailure, say, timed
-from tests.lab import attachments, lab, launches, nodes, pods
-from tests.lab import versions as v
+from tests.lab import attachments, lab, launches, nodes, pods, samples
+from tests.lab.all_reduce import STARTED
 from tests.lab.attachments import Refusal
 from tests.lab.cases import (
     BEHIND_ROUTER,
+    HOST_LOCAL,
     IPAMS,
-    KINDS,
+    KIND_NAMES,
+    NAMES,
+    ROWS,
     SEGMENT,
     WIDE,
     Case,
@@ -34,16 +38,15 @@ from tests.lab.cases import (
     case,
     named,
     only_known_macs,
+    promiscuous,
     sliced,
 )
-from tests.lab.lab import Lab
+from tests.lab.lab import PLUGINS, Lab
 from tests.lab.launches import Outcome
-from tests.lab.pods import Pod
+from tests.lab.pods import Pod, ask_all
 from torchnet.errors import NetworkError
-from torchnet.k8s.addons.images import MULTUS, WHEREABOUTS
 
-ROWS = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
-NAMES = [named(*row) for row in ROWS]
+CALLS = Path(__file__).with_name("plugin_calls.py")
 TRAIN = ROOT / "launch" / "train.py"
 NET = ROOT / "torchnet" / "k8s" / "addons" / "example_scripts" / "net.py"
 _COMMAND = re.compile(r"on (node[0-9]+) run: (ip \S.*? via (ADDRESS_OF_(NODE[0-9]+)))(?=,)")
@@ -57,7 +60,12 @@ class Table:
         self.lab, self.file = up, file
         self.number = 0
         before = json.loads(file.read_text()) if file.exists() else {}
-        self.found: dict[str, Any] = {"rows": [], "experiments": {}, **before, "versions": _versions(up)}
+        versions = _versions(up)
+        if before.get("versions", versions) != versions:
+            raise ClusterFailure(
+                f"{file} has results of other versions: {before['versions']}, not {versions}"
+            )
+        self.found: dict[str, Any] = {"rows": [], "experiments": {}, **before, "versions": versions}
 
     def save(self) -> None:
         self.file.write_text(json.dumps(self.found, indent=1) + "\n")
@@ -67,50 +75,49 @@ class Table:
         """Four pods, two on each node, on an attachment that is installed; DEL has succeeded at the end."""
         self.number += 1
         run = f"job{self.number}"
-        launches.service(run)
+        launches.create_service(run, 4)
         with made.prepared(self.lab), attachments.installed(self.lab, made.objects):
+            bodies = launches.of_kind(launches.rendered(run, 4), "Pod")
             four = [
-                Pod(
-                    f"{run}-{rank}",
-                    self.lab.nodes[rank // 2],
-                    rank,
-                    run,
-                    ips=tuple(made.ips[rank : rank + 1]),
-                )
-                for rank in range(4)
+                Pod(body, self.lab.nodes[rank // 2], tuple(made.ips[rank : rank + 1]))
+                for rank, body in enumerate(bodies)
             ]
             try:
                 pods.start(four)
                 yield four
             finally:
                 pods.end(four)
-        left = json.loads(kubectl("get", "ippools", "-n", "kube-system", "-o", "json"))["items"]
-        held = [pool["metadata"]["name"] for pool in left if pool["spec"]["allocations"]]
-        if held:
-            raise ClusterFailure(f"DEL has left addresses in {held}")
+        if left := [*_pools(), *(one for node in self.lab.nodes for one in _left(node))]:
+            raise ClusterFailure(f"DEL has left {', '.join(left)}")
 
     def row(self, made: Case) -> None:
         """Fill both cells, and what ``EXPERIMENTS`` has for this row."""
         began = time.monotonic()
         found: dict[str, Any] = {"kind": made.kind, "mode": made.mode, "ipam": made.ipam, "note": made.note}
+        found["command"] = made.command
         if made.refused_manifest:
             found["refused_manifest"] = made.refused_manifest
         try:
             with self.job(made) as four:
                 found["net1"] = [_net1(pod) for pod in four]
+                found["late"] = [line for pod in four for line in pod.late]
                 found["start"] = round(time.monotonic() - began, 1)
                 outcome = launches.launch(four)
                 found["launch"] = round(outcome.seconds, 1)
                 if made.name == "ipvlan l3 host-local":
                     outcome = self._with_routes(four, outcome, found)
+                found["counted"] = _counted(four)
                 found |= cells(four, outcome)
                 if outcome.code:
+                    found["refusal"] = ending(outcome)
                     alone = launches.launch(four[:2])
-                    found["same"] = cells(four[:2], alone)["same"]
+                    found["alone"] = cells(four[:2], alone)
+                    found["same"] = found["alone"]["same"]
                 for name, experiment in EXPERIMENTS.get(made.name, {}).items():
                     self.experiment(name, partial(experiment, self, four))
-        except ClusterFailure as failure:
-            found["error"] = str(failure)
+        except Exception as failure:
+            # The other rows are worth their time.
+            found["error"] = f"{type(failure).__name__}: {failure}"
         found["seconds"] = round(time.monotonic() - began, 1)
         rows = {named(row["kind"], row["mode"], row["ipam"]): row for row in self.found["rows"]}
         rows[made.name] = found
@@ -123,9 +130,7 @@ class Table:
         """Run the commands that the refusal names, each on the node that it names, and launch again."""
         commands = _COMMAND.findall(refused.failure)
         found["without_routes"] = {
-            "code": refused.code,
-            "failure": refused.failure,
-            "seconds": refused.receipt.get("duration_s"),
+            **ending(refused),
             "commands": [f"{node}: {command}" for node, command, _, _ in commands],
         }
         for node, command, placeholder, other in commands:
@@ -143,26 +148,24 @@ class Table:
         self.found["experiments"][name.replace(" ", "_")] = found
         try:
             run(found)
-        except ClusterFailure as failure:
-            found["error"] = str(failure)
+        except Exception as failure:
+            found["error"] = f"{type(failure).__name__}: {failure}"
         self.save()
-        say(f"{name}: {json.dumps(found)[:2000]}")
+        say(f"{name}: {json.dumps(found)[:600]}")
 
     def filtered(self, four: list[Pod], found: dict[str, Any]) -> None:
         """A port that passes only the card's own MAC address: macvlan, without and with promiscuous mode."""
-        found["promiscuous"] = {node.name: _promiscuous(node) for node in self.lab.nodes}
+        found["promiscuity"] = {node.name: _promiscuity(node) for node in self.lab.nodes}
         with only_known_macs():
-            found["macvlan"] = _summary(launches.launch(four[::2]))
-            for node in self.lab.nodes:
-                node.run("ip", "link", "set", "ens5", "promisc", "on")
-            found["macvlan_promiscuous"] = _summary(launches.launch(four[::2]))
-            for node in self.lab.nodes:
-                node.run("ip", "link", "set", "ens5", "promisc", "off")
+            found["macvlan"] = ending(launches.launch(four[::2]))
+            with promiscuous(self.lab):
+                found["macvlan_promiscuous"] = ending(launches.launch(four[::2]))
 
     def filtered_ipvlan(self, four: list[Pod], found: dict[str, Any]) -> None:
         """The same port: ipvlan."""
+        found["promiscuity_of_ipvlan"] = {node.name: _promiscuity(node) for node in self.lab.nodes}
         with only_known_macs():
-            found["ipvlan"] = _summary(launches.launch(four[::2]))
+            found["ipvlan"] = ending(launches.launch(four[::2]))
 
     def trained(self, four: list[Pod], found: dict[str, Any]) -> None:
         """launch/train.py on a worker of each node, and what the guide looks at: the pods' net1, and a ping."""
@@ -181,8 +184,8 @@ class Table:
             ),
             f"ping6 -c 3 {addresses[1]}": two[0].inside("ping6", "-c", "3", addresses[1]),
         }
-        outcome = launches.launch(two, TRAIN)
-        found |= {"code": outcome.code, "failure": outcome.failure, "receipt": outcome.receipt}
+        outcome = launches.launch(two, TRAIN, "--epochs", "4")
+        found |= ending(outcome) | {"receipt": outcome.receipt}
         found["said"] = [line for line in outcome.logs[0].splitlines() if not line.startswith("torchnet: ")]
 
     def routed(self, found: dict[str, Any]) -> None:
@@ -193,7 +196,36 @@ class Table:
         made.objects, made.prepared = objects, behind_router
         with self.job(made) as four:
             outcome = launches.launch(four)
-            found |= cells(four, outcome) | _summary(outcome)
+            found |= cells(four, outcome) | ending(outcome)
+
+    def sampled(self, found: dict[str, Any]) -> None:
+        """Single attachments, which the plugins are called with on a node: what lint has said of each, and they."""
+        drawn = samples.all_samples()
+        asked = [
+            {"name": f"sample{number}", "config": json.dumps(one.config), "ips": samples.IPS}
+            for number, one in enumerate(drawn)
+        ]
+        count = len(self.lab.nodes)
+
+        def call(node: nodes.Node) -> list[dict[str, Any]]:
+            own = json.dumps(asked[self.lab.nodes.index(node) :: count])
+            said = node.run(sys.executable, "-S", CALLS, input=own, timeout=240)
+            return json.loads(said)  # type: ignore[no-any-return]
+
+        with ThreadPoolExecutor(count) as pool:
+            answers = {one["name"]: one for answer in pool.map(call, self.lab.nodes) for one in answer}
+        found["samples"] = [
+            {
+                "kind": one.kind,
+                "usable": one.usable,
+                "config": one.config,
+                "lint": one.why,
+                **answers[request["name"]],
+            }
+            for one, request in zip(drawn, asked, strict=True)
+        ]
+        if left := [*_pools(), *(one for node in self.lab.nodes for one in _left(node))]:
+            raise ClusterFailure(f"DEL has left {', '.join(left)}")
 
 
 # By row; they use its pods.
@@ -214,11 +246,14 @@ def cells(four: list[Pod], outcome: Outcome) -> dict[str, Any]:
             },
             "same": {"result": "?"},
         }
-    place = {pod.name: pod.node.name for pod in four}
+    # A worker of a launch in some of a row's pods has its rank's name, not its pod's.
+    run = launches.run_of(four[0])
+    place = {f"{run}-{rank}": pod.node.name for rank, pod in enumerate(four)}
     paths = _PATHS.search(outcome.logs[0])
     found: dict[str, Any] = {
         "mtu": int(paths[3]) if paths else None,
         "share": outcome.receipt["backend_share"],
+        "codes": outcome.codes,
     }
     found["all_paths"] = paths is not None and paths[1] == paths[2]
     for cell, across in (("same", False), ("across", True)):
@@ -240,8 +275,26 @@ def own_address(node: nodes.Node) -> str:
     return str(shown[0]["addr_info"][0]["local"])
 
 
-def _summary(outcome: Outcome) -> dict[str, Any]:
-    return {"code": outcome.code, "failure": outcome.failure, "seconds": outcome.receipt.get("duration_s")}
+def ending(outcome: Outcome) -> dict[str, Any]:
+    """How it ended, when, and whether any script had started by then."""
+    started = [rank for rank, log in enumerate(outcome.logs) if STARTED in log]
+    return {
+        "code": outcome.code,
+        "codes": outcome.codes,
+        "failure": outcome.failure,
+        "seconds": outcome.receipt.get("duration_s"),
+        "wall_seconds": round(outcome.seconds, 1),
+        "scripts": started,
+    }
+
+
+def _counted(four: list[Pod]) -> dict[str, int]:
+    """The bytes that the kernel's own counters have for the pods' interfaces, sent since their start."""
+    shown = ask_all(four, lambda pod: json.loads(pod.node.run("ip", "-n", pod.name, "-s", "-json", "link")))
+    counted = {"net1": 0, "eth0": 0}
+    for one in (one for links in shown for one in links if one["ifname"] in counted):
+        counted[one["ifname"]] += one["stats64"]["tx"]["bytes"]
+    return counted
 
 
 def _net1(pod: Pod) -> dict[str, Any]:
@@ -255,18 +308,46 @@ def _net1(pod: Pod) -> dict[str, Any]:
     return {"kind": about.get("info_kind", ""), "mode": mode, "mtu": shown["mtu"], "ips": addresses}
 
 
-def _promiscuous(node: nodes.Node) -> bool:
-    (shown,) = json.loads(node.run("ip", "-json", "link", "show", "dev", "ens5"))
-    return "PROMISC" in shown["flags"]
+def _pools() -> list[str]:
+    """Whereabouts' pools that have leases."""
+    pools = json.loads(kubectl("get", "ippools", "-n", "kube-system", "-o", "json"))["items"]
+    return [f"addresses in {one['metadata']['name']}" for one in pools if one["spec"]["allocations"]]
+
+
+def _left(node: nodes.Node) -> list[str]:
+    """host-local's leases and the ends of pods' interfaces on a node."""
+    found = node.run("sh", "-c", f"find {HOST_LOCAL} -type f 2>/dev/null || true").split()
+    leases = [path for path in found if path.rpartition("/")[2][0].isdigit() or ":" in path]
+    links = json.loads(node.run("ip", "-json", "link", "show"))
+    ends = [one["ifname"] for one in links if one["ifname"].startswith("veth")]
+    return [f"{one} on {node}" for one in (*leases, *ends)]
+
+
+def _promiscuity(node: nodes.Node) -> int:
+    """How many have asked for all packets of the node's card: people, a bridge, the kernel itself.
+
+    ``PROMISC`` among the flags says only what people have set.
+    """
+    (shown,) = json.loads(node.run("ip", "-json", "-d", "link", "show", "dev", "ens5"))
+    return int(shown["promiscuity"])
 
 
 def _versions(up: Lab) -> dict[str, str]:
-    return {
-        "kernel": up.nodes[0].run("uname", "-r").strip(),
-        "plugins": v.PLUGINS_VERSION,
-        "multus": MULTUS.rpartition(":")[2],
-        "whereabouts": WHEREABOUTS.rpartition(":")[2],
-    }
+    """Of what runs: the programs are asked."""
+    node = up.nodes[0]
+
+    def version(program: str, *words: str) -> str:
+        answer = node.ask(f"{PLUGINS}/{program}", *words)
+        found = re.search(r"\bv[0-9]+\.[0-9.]*[0-9]", answer.stdout + answer.stderr)
+        if found is None:
+            raise ClusterFailure(f"{program} does not say its version: {answer}")
+        return found[0]
+
+    found = {"kernel": node.run("uname", "-r").strip(), "multus": version("multus", "--version")}
+    plugins = {name: version(name) for name in (*KIND_NAMES, *IPAMS)}
+    found["whereabouts"] = plugins.pop("whereabouts")
+    (found["plugins"],) = set(plugins.values())
+    return found
 
 
 def run(file: Path, parts: Sequence[str] = ()) -> None:
@@ -275,17 +356,22 @@ def run(file: Path, parts: Sequence[str] = ()) -> None:
     def wanted(name: str) -> bool:
         return not parts or any(part in name for part in parts)
 
+    began = time.monotonic()
     up = lab.up()
     try:
         for node in up.nodes:
             node.run("ip", "address", "add", f"{SEGMENT[node.name]}/64", "dev", "ens5", "nodad")
         table = Table(up, file)
+        if wanted("samples"):
+            with timed("samples"):
+                table.experiment("samples", table.sampled)
         with timed("all rows"):
             for made in (case(*row) for row in ROWS if wanted(named(*row))):
                 table.row(made)
         if wanted("router"):
             with timed("router"):
                 table.experiment("router", table.routed)
+        table.found["seconds"] = round(time.monotonic() - began, 1)
         table.save()
     finally:
         lab.down()

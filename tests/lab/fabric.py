@@ -11,6 +11,7 @@ routed:       node1 ens5 ── back1 ── router ── back2 ── node2 en
 from __future__ import annotations
 
 from tests.cluster import network
+from tests.cluster.network import ip, wire
 from tests.cluster.places import (
     API_ADDRESS,
     CONTROL_PLANE,
@@ -18,7 +19,6 @@ from tests.cluster.places import (
     DNS_ADDRESS,
     FABRIC,
     NODES,
-    namespace,
     namespace_file,
     node_address,
     pod_range,
@@ -54,7 +54,7 @@ def make() -> None:
     for bridge in ("back", "back1", "back2"):
         # No snooping of multicast groups: neighbour discovery must reach ports that have joined none yet.
         ip(FABRIC, f"link add {bridge} mtu {MTU} type bridge mcast_snooping 0", f"link set {bridge} up")
-    _wire(CONTROL_PLANE, "eth0", "mgmt", 1500)
+    wire(CONTROL_PLANE, "eth0", "mgmt", 1500)
     ip(CONTROL_PLANE, f"addr add {CP_ADDRESS}/24 dev eth0", f"addr add {API_ADDRESS}/32 dev lo")
     ip(CONTROL_PLANE, f"addr add {DNS_ADDRESS}/32 dev lo")
     for node in NODES:
@@ -63,7 +63,7 @@ def make() -> None:
             name = tap(node, interface)
             ip(FABRIC, f"tuntap add {name} mode tap", f"link set {name} mtu {mtu} master {bridge} up")
         side = f"to-{node}"
-        _wire(ROUTER, side, f"back{number(node)}", MTU)
+        wire(ROUTER, side, f"back{number(node)}", MTU)
         ip(ROUTER, f"addr add {router_address(node)}/64 dev {side} nodad")
     inside(ROUTER, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
 
@@ -92,15 +92,3 @@ def inside(host: str, *command: str) -> str:
 def remove() -> None:
     """All of it; what is not there is no error."""
     network.remove(NAMES)
-
-
-def ip(host: str, *lines: str) -> None:
-    run("ip", "-n", namespace(host), "-batch", "-", input="\n".join(lines) + "\n")
-
-
-def _wire(host: str, interface: str, bridge: str, mtu: int) -> None:
-    port = f"{host}-{interface}"[:15]
-    options = f"mtu {mtu} netns {namespace(FABRIC)} type veth peer name {interface} mtu {mtu}"
-    run("ip", "link", "add", port, *options.split(), "netns", namespace(host))
-    ip(FABRIC, f"link set {port} master {bridge} up")
-    ip(host, f"link set {interface} up")

@@ -72,17 +72,20 @@ def up() -> Lab:
             enter_control_plane()
             for node in lab.nodes:
                 node.boot()
-            together([_start_control_plane, *(node.wait for node in lab.nodes)])
+            together([_start_control_plane, *(partial(_start_node, node) for node in lab.nodes)])
             agent = _pack_agent()
             together([partial(_install, node, agent) for node in lab.nodes])
-            for node in lab.nodes:
-                node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
             for node in lab.nodes:
                 wait_until(f"{node}'s PyTorch", 120, partial(_has_preloaded, node), 0.5)
     except BaseException:
         down()
         raise
     return lab
+
+
+def _start_node(node: Node) -> None:
+    node.wait()
+    node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
 
 
 def _has_preloaded(node: Node) -> bool:

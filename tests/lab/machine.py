@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.cluster import machine
@@ -33,16 +35,24 @@ def _boot() -> list[str]:
     """Boot a kernel up to its first process, whose end it takes for a panic: it needs ptrace, and memory to map."""
     words = (v.KERNEL, "mem=64M", "root=/dev/root", "rootfstype=hostfs", "ro", "init=/bin/true", "con=null")
     try:
-        done = subprocess.run(
-            [*words, "con0=fd:0,fd:1"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory() as folder:  # else it leaves one in the home folder
+            done = subprocess.run(
+                [*words, "con0=fd:0,fd:1", f"uml_dir={folder}", "umid=try"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=30,
+                check=False,
+                cwd=folder,
+                preexec_fn=_without_core,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         return [f"{v.KERNEL} does not run: {error}"]
     said = done.stdout + done.stderr
     return [] if "Attempted to kill init" in said else [f"{v.KERNEL} does not run: {said.strip()[-300:]}"]
+
+
+def _without_core() -> None:
+    """A panic ends by abort()."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

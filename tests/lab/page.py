@@ -6,15 +6,19 @@ import re
 import textwrap
 from typing import Any
 
-from tests.lab.cases import IPAMS, KINDS
+from tests.lab.cases import ROWS
+from torchnet.errors import NetworkError
 from torchnet.receipt import table
 from torchnet.receipt.receipt_model import Receipt
 
 FILE = "docs/attachments.md"
 LEAST_SHARE = 0.99
+REFUSED = NetworkError.exit_code
 WIDTH = 120
-ALL = [(kind, mode, ipam) for kind, mode in KINDS for ipam in IPAMS]
-VERSIONS = "Tried with "  # the line that may differ from one machine to another
+VERSIONS = "Tried with "
+_KERNEL = re.compile(
+    rf"^({VERSIONS}Linux) \S+,", re.MULTILINE
+)  # which may differ from one machine to another
 FIGURES = "<!-- Of one run: the next one has other figures. -->"  # before a block that may differ
 _FIGURES = re.compile(rf"^{re.escape(FIGURES)}\n.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -23,32 +27,44 @@ _HEAD = f"""\
 
 <!-- Written by the tests (tests/lab/page.py): TESTS_OF_TORCHNET_UPDATE_GOLDEN=1 python -m pytest tests/lab -->
 
-Each cell ran between two nodes with kernels of their own (user-mode Linux), where the real Multus, Whereabouts and CNI
-plugins were called as a container runtime calls them: ADD, CHECK, DEL. No kubelet took part. The attachments are those
-that `torchnet manifests backend-network` prints, unless the last column says otherwise.
+Each cell ran on two nodes with kernels of their own (user-mode Linux), where the real Multus, Whereabouts and CNI
+plugins were called as a container runtime calls them: ADD, CHECK, DEL. No kubelet took part. (Where Multus waited in
+vain for the API server, ADD was called again, as a kubelet does.) The attachments are those that `torchnet manifests
+backend-network` prints, unless the last column says otherwise. The pods are those that `torchnet launch --dry-run`
+prints: the test created them, and ran their containers' commands with their environment and volumes, as root. What
+`torchnet launch` checks before it creates anything was not part of it. PyTorch was imported beforehand, once on each
+node.
 
 *Works* means: the preflight reached each peer in packets of the full MTU, an all-reduce over Gloo had the right result,
-and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the launch ended with
-exit code 4 before a script started.
+and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the workers ended
+with exit code 4 before a script started.
 """
 _L3 = """\
 ## ipvlan in mode l3 or l3s
 
 In these modes the node routes, and pods do not answer neighbour discovery. So each node needs a range of its own, and a
 route to the range of each other node. Pods cannot see their node's routes; if the preflight gets no answer, torchnet
-compares what both ends saw. Without the routes, the launch above was refused with:
+compares what both ends saw. Without the routes, the workers in the table above refused to start, with:
 """
 _VIA = """\
 The next launch worked after these commands, with the address in place of the placeholder. `torchnet manifests
-backend-network` adds the routes itself if it gets each node's own address on the backend:
+backend-network` adds the routes itself if it gets each node's own address on the backend, as for `l3s` in the table:
 
 ```sh
-torchnet manifests backend-network --mode l3 --range fcbb:0:800::/48 \\
-  --slice node1=fcbb:0:800:1::/64,via=fcbb::11 --slice node2=fcbb:0:800:2::/64,via=fcbb::12
+{command}
 ```
 
 The routes stay when the DaemonSet is deleted; `ip -6 route delete RANGE` removes one.
 """
+
+
+class Contradiction(Exception):
+    """The page's words say something else than the results."""
+
+
+def _require(holds: bool, words: str) -> None:
+    if not holds:
+        raise Contradiction(f"docs/attachments.md would say: {words}")
 
 
 def render(found: dict[str, Any]) -> str:
@@ -56,14 +72,14 @@ def render(found: dict[str, Any]) -> str:
     rows = found["rows"]
     lines = [
         _HEAD,
-        "| `--type` | `--mode` | `--ipam` | Pods on one node | Pods on two nodes | |",
+        "| `--type` | `--mode` | `--ipam` | Pods on one node | Pods on two nodes | How |",
         "|---|---|---|---|---|---|",
     ]
     keys = [(row["kind"], row["mode"], row["ipam"]) for row in rows]
-    missing = [key for key in ALL if key not in keys]
+    missing = [key for key in ROWS if key not in keys]
     not_tried = [dict(zip(("kind", "mode", "ipam"), key, strict=True), note="") for key in missing]
     for row in sorted(
-        [*rows, *not_tried], key=lambda row: ALL.index((row["kind"], row["mode"], row["ipam"]))
+        [*rows, *not_tried], key=lambda row: ROWS.index((row["kind"], row["mode"], row["ipam"]))
     ):
         words = [f"`{row['kind']}`", f"`{row['mode']}`" if row["mode"] else "", f"`{row['ipam']}`"]
         cells = [_cell(row, "same"), _cell(row, "across")]
@@ -79,7 +95,7 @@ def render(found: dict[str, Any]) -> str:
         "",
         *_about_l3(rows),
         *_about_manifests(rows),
-        *_about_filter(filtered, keys),
+        *_about_filter(filtered),
     ]
     lines += _about_router(tried.get("router"))
     lines += _about_training(tried.get("training"))
@@ -88,9 +104,7 @@ def render(found: dict[str, Any]) -> str:
 
 def same(one: str, other: str) -> bool:
     """Whether two pages say the same, but for the versions and what differs from run to run."""
-    left, right = (
-        _FIGURES.sub("", re.sub(f"^{VERSIONS}.*$", "", text, flags=re.MULTILINE)) for text in (one, other)
-    )
+    left, right = (_FIGURES.sub("", _KERNEL.sub(r"\1", text)) for text in (one, other))
     return left == right
 
 
@@ -113,56 +127,81 @@ def _quoted(failure: str) -> list[str]:
 
 
 def _about_l3(rows: list[dict[str, Any]]) -> list[str]:
-    missing = next((row["without_routes"] for row in rows if "without_routes" in row), None)
-    return [_L3, *_quoted(missing["failure"]), _VIA] if missing else []
+    found = {(row["mode"], row["ipam"]): row for row in rows}
+    row, with_routes = found.get(("l3", "host-local"), {}), found.get(("l3s", "host-local"), {})
+    if "without_routes" not in row or not with_routes.get("command"):
+        return []
+    _require(row["without_routes"]["code"] == REFUSED, "without the routes, the workers refused to start")
+    for one in (row, with_routes):
+        _require(_cell(one, "across") == "works", f"{one['mode']} works with the routes")
+    words = f"torchnet manifests backend-network {with_routes['command']}"
+    via = _VIA.format(
+        command=words.replace(" --range", " \\\n  --range").replace(" --slice", " \\\n  --slice")
+    )
+    return [_L3, *_quoted(row["without_routes"]["failure"]), via]
 
 
 def _about_manifests(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         if row["ipam"] == "whereabouts" and row.get("refused_manifest"):
             said = [line for line in row["refused_manifest"].splitlines() if "--mode" in line]
+            _require(_cell(row, "across") == "refused", f"{row['mode']} with one range is refused")
             return [
                 "One range for all nodes, as with Whereabouts, cannot work in these modes. torchnet prints no such "
                 "attachment:",
                 "",
                 *("```text", *(line.strip() for line in said), "```", ""),
-                "With one that was written by hand, the launch is refused:",
+                "With one that was written by hand, the workers refuse to start:",
                 "",
                 *_quoted(row.get("across", {}).get("reason", "")),
             ]
     return []
 
 
-def _about_filter(found: dict[str, Any], keys: list[tuple[str, str, str]]) -> list[str]:
-    if not {"macvlan", "macvlan_promiscuous", "ipvlan"} <= found.keys():
+def _about_filter(found: dict[str, Any]) -> list[str]:
+    if (
+        not {"macvlan", "macvlan_promiscuous", "ipvlan", "promiscuity", "promiscuity_of_ipvlan"}
+        <= found.keys()
+    ):
         return []
-
-    def result(name: str) -> str:
-        return "works" if found[name]["code"] == 0 else "refused"
-
-    unfiltered = "Not in the table above: they were not promiscuous. "
-    text = (
-        "macvlan gives each pod a MAC address of its own. Does it need promiscuous mode on the nodes' cards? "
-        f"{unfiltered if any(key[0] == 'macvlan' for key in keys) else ''}What stops macvlan is a filter between the "
-        "nodes, as many hypervisors and clouds have it: a switch port that passes only the card's own MAC address. "
-        "There, promiscuous mode does not help, and ipvlan works, since its pods share the card's address. (The lab's "
-        "cards filter nothing themselves; a real card lets macvlan's addresses pass, because the kernel tells it.)"
+    macvlan, promiscuous, ipvlan = (
+        _result(found[one]) for one in ("macvlan", "macvlan_promiscuous", "ipvlan")
+    )
+    _require(
+        (macvlan, promiscuous, ipvlan) == ("refused", "refused", "works"), "a filter stops macvlan alone"
+    )
+    counts = set(found["promiscuity"].values())
+    _require(
+        0 not in counts and set(found["promiscuity_of_ipvlan"].values()) == {0},
+        "the kernel made the cards promiscuous for macvlan, and not for ipvlan",
+    )
+    texts = (
+        "macvlan gives each pod a MAC address of its own. Does it need promiscuous mode on the nodes' cards? Nobody "
+        "has to turn it on: here, with macvlan pods, the kernel had done so by itself (`ip -d link` shows `promiscuity "
+        f"{', '.join(map(str, sorted(counts)))}`, and 0 with ipvlan pods), because the driver of these cards cannot "
+        "filter by several addresses. Not tried: a card whose driver can, to which the kernel gives the addresses.",
+        "What stops macvlan is a filter between the nodes, as many hypervisors and clouds have it: a switch port that "
+        "passes only the card's own MAC address. There, promiscuous mode does not help, and ipvlan works, since its "
+        "pods share the card's address.",
     )
     return [
         "## macvlan and promiscuous mode",
         "",
-        textwrap.fill(text, WIDTH),
-        "",
+        *(line for text in texts for line in (textwrap.fill(text, WIDTH), "")),
         "| Port that passes only the card's own MAC address | Pods on two nodes |",
         "|---|---|",
-        f"| `macvlan` | {result('macvlan')} |",
-        f"| `macvlan`, `ip link set ens5 promisc on` on the nodes | {result('macvlan_promiscuous')} |",
-        f"| `ipvlan`, `l2` | {result('ipvlan')} |",
+        f"| `macvlan` | {macvlan} |",
+        f"| `macvlan`, `ip link set ens5 promisc on` on the nodes | {promiscuous} |",
+        f"| `ipvlan`, `l2` | {ipvlan} |",
         "",
         "The refusal:",
         "",
         *_quoted(found["macvlan"]["failure"]),
     ]
+
+
+def _result(tried: dict[str, Any]) -> str:
+    return {0: "works", REFUSED: "refused"}.get(tried["code"], "failed")
 
 
 def _about_router(found: dict[str, Any] | None) -> list[str]:

@@ -7,7 +7,9 @@ server, and the annotations as files (the downward API).
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,63 +21,50 @@ from tests.cluster.places import DNS_ADDRESS
 from tests.cluster.shell import ClusterFailure
 from tests.lab.lab import MULTUS, PLUGINS
 from tests.lab.nodes import Answer, Node
-from torchnet.constants import (
-    INDEX_LABEL,
-    NETWORKS_ANNOTATION,
-    NETWORKS_FILE,
-    RUN_LABEL,
-    STATUS_ANNOTATION,
-    STATUS_FILE,
-)
+from torchnet.constants import NETWORKS_ANNOTATION, NETWORKS_FILE, STATUS_ANNOTATION, STATUS_FILE
 
-IMAGE = "localhost/torchnet/none:1"  # nothing runs it
-STATUS_DIR = "/run/pods"
-ATTEMPTS = 10  # Multus waits for the API server for a second at a time, and a kubelet tries for ever
+FOLDER = "/run/pods"
+ATTEMPTS = 10  # a kubelet tries for ever
+# Multus and Whereabouts wait for the API server for so long only. What else fails is no matter of patience.
+_LATE = re.compile("context deadline exceeded|time limit exceeded while waiting")
 
 
 @dataclass
 class Pod:
-    """A pod of a job, whose number ``rank`` its label holds."""
+    """A pod of a job: the body that torchnet renders, on a node, with the addresses that its annotation requests."""
 
-    name: str
+    rendered: dict[str, Any]
     node: Node
-    rank: int
-    run: str
-    namespace: str = "default"
-    network: str = "backend-network"
-    ips: tuple[str, ...] = ()  # that its annotation requests
+    ips: tuple[str, ...] = ()
     uid: str = ""
     address: str = ""  # on the primary network
     status: list[dict[str, Any]] = field(default_factory=list)  # its network-status
+    late: list[str] = field(default_factory=list)  # why ADD had to be tried again
+
+    @property
+    def name(self) -> str:
+        return str(self.rendered["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.rendered["metadata"]["namespace"])
 
     @property
     def body(self) -> dict[str, Any]:
-        one: dict[str, Any] = {"name": self.network, "namespace": self.namespace, "interface": "net1"}
+        body = copy.deepcopy(self.rendered)
+        body["spec"]["nodeName"] = self.node.name
         if self.ips:
-            one["ips"] = list(self.ips)
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": self.name,
-                "namespace": self.namespace,
-                "labels": {RUN_LABEL: self.run, INDEX_LABEL: str(self.rank)},
-                "annotations": {NETWORKS_ANNOTATION: json.dumps([one])},
-            },
-            "spec": {
-                "nodeName": self.node.name,
-                "automountServiceAccountToken": False,
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "worker", "image": IMAGE}],
-            },
-        }
+            annotations = body["metadata"]["annotations"]
+            (one,) = json.loads(annotations[NETWORKS_ANNOTATION])
+            annotations[NETWORKS_ANNOTATION] = json.dumps([one | {"ips": list(self.ips)}])
+        return body
 
     def plugin(self, command: str) -> Answer:
         """Call Multus as the container runtime does: ADD, CHECK or DEL."""
         listed = json.loads(self.node.run("cat", MULTUS))
         (plugin,) = listed["plugins"]
         config = {"cniVersion": listed["cniVersion"], "name": listed["name"], **plugin}
-        known = f"{STATUS_DIR}/{self.name}/result"
+        known = f"{FOLDER}/{self.name}/result"
         if command != "ADD" and (before := self.node.ask("cat", known)).code == 0:
             config["prevResult"] = json.loads(before.stdout)
         of_pod = {
@@ -103,7 +92,10 @@ class Pod:
         return self.uid.replace("-", "") * 2
 
     def add(self) -> None:
-        """Make the sandbox and its networks; ClusterFailure with the plugin's error, as often as `ATTEMPTS` times."""
+        """Make the sandbox and its networks; ClusterFailure with the plugin's error.
+
+        Where Multus has waited in vain for the API server, it is called again, and ``late`` has what it said.
+        """
         for attempt in range(ATTEMPTS):
             self.node.run("ip", "netns", "add", self.name)
             self.node.run("ip", "-n", self.name, "link", "set", "lo", "up")
@@ -113,8 +105,10 @@ class Pod:
             # As the kubelet does: it tears down what there is of a sandbox, and makes another one.
             self.plugin("DEL")
             self.node.run("ip", "netns", "delete", self.name)
-            if attempt == ATTEMPTS - 1:
-                raise ClusterFailure(f"ADD of {self.name} on {self.node}: {answer.stdout}{answer.stderr}")
+            said = f"{answer.stdout}{answer.stderr}"
+            if attempt == ATTEMPTS - 1 or not _LATE.search(said):
+                raise ClusterFailure(f"ADD of {self.name} on {self.node}: {said}")
+            self.late.append(said)
         self.address = json.loads(answer.stdout)["ips"][0]["address"].partition("/")[0]
         value = {"status": {"phase": "Running", "podIP": self.address, "podIPs": [{"ip": self.address}]}}
         patch = ("patch", "pod", self.name, "-n", self.namespace, "--subresource=status", "-p")
@@ -122,7 +116,7 @@ class Pod:
         annotations = body["metadata"]["annotations"]
         self.status = json.loads(annotations.get(STATUS_ANNOTATION, "[]"))
         for file, annotation in ((STATUS_FILE, STATUS_ANNOTATION), (NETWORKS_FILE, NETWORKS_ANNOTATION)):
-            self.node.write(f"{STATUS_DIR}/{self.name}/{file}", annotations.get(annotation, ""))
+            self.node.write(f"{volumes(self.name)}/status/{file}", annotations.get(annotation, ""))
         self.node.write(f"/etc/netns/{self.name}/resolv.conf", resolv_conf(self.namespace))
         # Of its own, as a container has it: the agent adds its peers.
         self.node.write(f"/etc/netns/{self.name}/hosts", f"127.0.0.1 localhost\n{self.address} {self.name}\n")
@@ -137,15 +131,14 @@ class Pod:
         """Take it away again; ClusterFailure if a plugin fails."""
         answer = self.plugin("DEL")
         self.node.ask("ip", "netns", "delete", self.name)
-        self.node.ask("rm", "-rf", f"{STATUS_DIR}/{self.name}")
+        self.node.ask("rm", "-rf", f"{FOLDER}/{self.name}")
         if answer.code:
             raise ClusterFailure(f"DEL of {self.name} on {self.node}: {answer.stdout}{answer.stderr}")
 
     def command(self, *words: str, env: Mapping[str, str], timeout: float) -> Answer:
         """Run a command in the pod's network."""
-        folder = f"{STATUS_DIR}/{self.name}"
         prefix = ("ip", "netns", "exec", self.name)
-        return self.node.ask(*prefix, *words, env=dict(env), timeout=timeout, cwd=folder)
+        return self.node.ask(*prefix, *words, env=dict(env), timeout=timeout)
 
     def inside(self, *words: str) -> str:
         """What a command in the pod's network prints; ClusterFailure where it fails."""
@@ -168,6 +161,11 @@ class Pod:
         return found
 
 
+def volumes(pod: str) -> str:
+    """The folder on the pod's node that has a folder for each of its volumes."""
+    return f"{FOLDER}/{pod}/volumes"
+
+
 def resolv_conf(namespace: str) -> str:
     domains = (f"{namespace}.svc.cluster.local", "svc.cluster.local", "cluster.local")
     return f"nameserver {DNS_ADDRESS}\nsearch {' '.join(domains)}\noptions ndots:5\n"
@@ -182,7 +180,8 @@ def start(pods: list[Pod]) -> None:
     for pod in pods:
         pod.uid = uids[pod.name]
     together([pod.add for pod in pods])
-    together([pod.check for pod in pods])
+    # One on each node: they are alike.
+    together([pod.check for pod in {pod.node.name: pod for pod in pods}.values()])
 
 
 def end(pods: list[Pod]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 from pathlib import Path
@@ -32,9 +31,7 @@ def _plugins(folder: Path) -> None:
     shutil.rmtree(source)
 
 
-plugins = Part(
-    "cni-plugins", "\n".join([MODULE, json.dumps(v.PLUGINS), inspect.getsource(_plugins)]), _plugins
-)
+plugins = Part("cni-plugins", "\n".join([MODULE, json.dumps(v.PLUGINS), cluster.source(_plugins)]), _plugins)
 
 
 def built() -> bool:
@@ -44,6 +41,8 @@ def built() -> bool:
 
 def build() -> None:
     """Build what is missing: the plugins in half a minute, after the cluster's parts."""
+    if plugins.built:
+        plugins.build()  # which says that it is in use: the cluster's build forgets what is not
     cluster.build()
     if not plugins.built:
         with locked():
