@@ -31,7 +31,7 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5,
 _ELSEWHERE: dict[Literal[4, 6], str] = {4: "192.0.2.1", 6: "2001:db8:ffff:ffff::1"}
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 # struct ifinfomsg: family, type (ARPHRD_*), index, flags, change. struct ifaddrmsg: family, prefix length, flags,
-# scope, index; an attribute extends its flags.
+# scope, index; flags above 0x80 are in an attribute.
 _LINK, _ADDRESS = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _STATS = struct.Struct(
     "=QQQQ"
@@ -39,7 +39,7 @@ _STATS = struct.Struct(
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 23, 37, 1, 2
 _IFLA_IPVLAN_MODE, _IPVLAN_MODES = 1, ("l2", "l3", "l3s")  # enum ipvlan_mode
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
 _SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link", 254: "host"}
@@ -297,7 +297,6 @@ def _address(message: bytes) -> tuple[int, Address]:
     code, prefix, flags, scope, index = _ADDRESS.unpack_from(message, HEADER.size)
     found = attributes(message, HEADER.size + _ADDRESS.size)
     family: Literal[4, 6] = 6 if code == socket.AF_INET6 else 4
-    flags = _number(found[_IFA_FLAGS]) if _IFA_FLAGS in found else flags
     # IFA_ADDRESS is the other end's on a point-to-point link.
     raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     return index, Address(
