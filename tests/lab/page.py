@@ -28,8 +28,8 @@ _HEAD = f"""\
 <!-- Written by the tests (tests/lab/page.py): TESTS_OF_TORCHNET_UPDATE_GOLDEN=1 python -m pytest tests/lab -->
 
 Each cell ran on two nodes with kernels of their own (user-mode Linux), where the real Multus, Whereabouts and CNI
-plugins were called as a container runtime calls them: ADD, CHECK, DEL. No kubelet took part. (Where Multus waited in
-vain for the API server, ADD was called again, as a kubelet does.) The attachments are those that `torchnet manifests
+plugins were called as a container runtime calls them: ADD and DEL. No kubelet took part. (Where Multus waited in vain
+for the API server, ADD was called again, as a kubelet does.) The attachments are those that `torchnet manifests
 backend-network` prints, unless the last column says otherwise. The pods are those that `torchnet launch --dry-run`
 prints: the test created them, and ran their containers' commands with their environment and volumes, as root. What
 `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported beforehand, once on each

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from tests.unit.k8s.attachments.test_lint_documents import HOST_LOCAL, IPVLAN, MACVLAN, WHEREABOUTS, filled
+from torchnet.k8s.attachments.cni_config import CniConfig
 from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.attachments.lint import Lint, lint
 
@@ -35,6 +36,11 @@ class Sample:
     config: Body
     usable: bool
     why: str = ""  # lint's sentences
+
+    @property
+    def ips(self) -> list[str]:
+        """What the pod requests, where it must."""
+        return IPS if CniConfig(self.config).ipam_type == "static" else []
 
 
 def ipams(chance: random.Random) -> Body:

@@ -103,7 +103,7 @@ def experiment(found: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("kind", "mode", "ipam"), ROWS, ids=["-".join(filter(None, row)) for row in ROWS])
 def test_a_row(found: dict[str, Any], kind: str, mode: str, ipam: str) -> None:
     row = row_of(found, kind, mode, ipam)
-    # The interface is what the attachment says; ADD, CHECK and DEL have succeeded, or there were an error.
+    # The interface is what the attachment says; ADD and DEL have succeeded, or there were an error.
     for one, network in zip(row["net1"], expected(kind, mode, ipam), strict=True):
         assert one["kind"] == ("veth" if kind == "bridge" else kind)
         assert one["mode"] in ((mode,) if kind != "bridge" else ("",))
@@ -189,16 +189,13 @@ def test_the_plugins_accept_what_lint_passes_and_corrects_and_nothing_that_it_re
 
 def is_usable(tried: dict[str, Any]) -> bool:
     """Whether ADD, CHECK and DEL succeeded, with a result of which Multus makes a status, and net1 is as configured."""
-    result, net1 = tried["result"], tried["net1"]
-    if (
-        tried["ADD"]
-        or tried["CHECK"]
-        or tried["DEL"]
-        or not result.get("interfaces")
-        or not result.get("ips")
-    ):
+    result, net1, config = tried["result"], tried["net1"], CniConfig(tried["config"])
+    # Whereabouts 0.9.4 has no CHECK, so that of the plugin that calls it fails.
+    no_check = config.ipam_type == "whereabouts" and "CNI CHECK method is not implemented" in tried["CHECK"]
+    if tried["ADD"] or tried["DEL"] or (tried["CHECK"] and not no_check):
         return False
-    config = CniConfig(tried["config"])
+    if not result.get("interfaces") or not result.get("ips"):
+        return False
     about = net1["linkinfo"]
     assert about["info_kind"] == ("veth" if config.main.type == "bridge" else config.main.type)
     if config.mode:
