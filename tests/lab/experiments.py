@@ -202,7 +202,7 @@ class Table:
         """Single attachments, which the plugins are called with on a node: what lint has said of each, and they."""
         drawn = samples.all_samples()
         asked = [
-            {"name": f"sample{number}", "config": json.dumps(one.config), "ips": samples.IPS}
+            {"name": f"sample{number}", "config": json.dumps(one.config), "ips": one.ips}
             for number, one in enumerate(drawn)
         ]
         count = len(self.lab.nodes)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from typing import Any
 
 from tests.lab.cases import ROWS
+from tests.lab.samples import is_usable
 from torchnet.errors import NetworkError
 from torchnet.receipt import table
 from torchnet.receipt.receipt_model import Receipt
@@ -28,8 +30,8 @@ _HEAD = f"""\
 <!-- Written by the tests (tests/lab/page.py): TESTS_OF_TORCHNET_UPDATE_GOLDEN=1 python -m pytest tests/lab -->
 
 Each cell ran on two nodes with kernels of their own (user-mode Linux), where the real Multus, Whereabouts and CNI
-plugins were called as a container runtime calls them: ADD, CHECK, DEL. No kubelet took part. (Where Multus waited in
-vain for the API server, ADD was called again, as a kubelet does.) The attachments are those that `torchnet manifests
+plugins were called as a container runtime calls them: ADD and DEL. No kubelet took part. (Where Multus waited in vain
+for the API server, ADD was called again, as a kubelet does.) The attachments are those that `torchnet manifests
 backend-network` prints, unless the last column says otherwise. The pods are those that `torchnet launch --dry-run`
 prints: the test created them, and ran their containers' commands with their environment and volumes, as root. What
 `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported beforehand, once on each
@@ -98,6 +100,7 @@ def render(found: dict[str, Any]) -> str:
         *_about_filter(filtered),
     ]
     lines += _about_router(tried.get("router"))
+    lines += _about_samples(tried.get("samples"))
     lines += _about_training(tried.get("training"))
     return "\n".join(lines).rstrip() + "\n"
 
@@ -213,6 +216,22 @@ def _about_router(found: dict[str, Any] | None) -> list[str]:
         "the whole range, via the router. `via=` is for nodes on one segment."
     )
     return ["## A router between the nodes", "", textwrap.fill(text, WIDTH)]
+
+
+def _about_samples(found: dict[str, Any] | None) -> list[str]:
+    if not found or "samples" not in found:
+        return []
+    _require(all(is_usable(one) is one["usable"] for one in found["samples"]), "lint and the plugins agree")
+    count = Counter(one["kind"] for one in found["samples"])
+    text = (
+        f"Of random attachments, the plugins accepted the {count['passed']} that `torchnet network lint` passed and "
+        f"the {count['corrected']} that it had corrected, and none of the {count['refused']} that it refused. So it "
+        f"was with the guide's {count['guide']} combinations of snippets, corrected and as they stand. *Accepted* "
+        "means: ADD and DEL succeeded, and CHECK where the IPAM plugin has it (Whereabouts has none); the result had "
+        "an interface and addresses, so that Multus writes its network-status; `net1` had the type, mode, MTU and "
+        "addresses. The plugins were called as Multus calls them, each time on one node."
+    )
+    return ["", "## Lint and the plugins", "", textwrap.fill(text, WIDTH)]
 
 
 def _about_training(found: dict[str, Any] | None) -> list[str]:

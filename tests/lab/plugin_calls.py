@@ -9,6 +9,7 @@ Sources: CNI specification 1.1.0; libcni v1.3.0, libcni/api.go; multus-cni v4.3.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -59,6 +60,12 @@ class Attachment:
         for one in reversed(self._plugins):
             self._call("DEL", one)
 
+    def clean(self) -> None:
+        """What `delete` has left: libcni ends at the first plugin that fails, and with it the address stays leased."""
+        for one in reversed(self._plugins):
+            with contextlib.suppress(Refused):
+                self._call("DEL", one)
+
     def _call(self, command: str, plugin: dict[str, Any]) -> str:
         config = {**plugin, **self._head}
         if self._ips and plugin.get("capabilities", {}).get("ips"):
@@ -106,6 +113,7 @@ def try_one(sample: dict[str, Any]) -> dict[str, Any]:
                 attachment.delete()
             except Refused as error:
                 found["DEL"] = str(error)
+                attachment.clean()
     except (Refused, subprocess.SubprocessError) as error:
         found[step] = str(error)
     finally:

@@ -6,6 +6,7 @@ They are drawn with a fixed seed. What depends on the nodes is as the lab's node
 from __future__ import annotations
 
 import copy
+import ipaddress
 import json
 import random
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.unit.k8s.attachments.test_lint_documents import HOST_LOCAL, IPVLAN, MACVLAN, WHEREABOUTS, filled
+from torchnet.k8s.attachments.cni_config import CniConfig
 from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.attachments.lint import Lint, lint
 
@@ -35,6 +37,11 @@ class Sample:
     config: Body
     usable: bool
     why: str = ""  # lint's sentences
+
+    @property
+    def ips(self) -> list[str]:
+        """What the pod requests, where it must."""
+        return IPS if CniConfig(self.config).ipam_type == "static" else []
 
 
 def ipams(chance: random.Random) -> Body:
@@ -219,3 +226,21 @@ def of_the_guide() -> Iterator[Sample]:
 
 def all_samples() -> list[Sample]:
     return [*of_the_guide(), *drawn()]
+
+
+def is_usable(tried: dict[str, Any]) -> bool:
+    """Whether ADD, CHECK and DEL succeeded, with a result of which Multus makes a status, and net1 is as configured."""
+    result, net1, config = tried["result"], tried["net1"], CniConfig(tried["config"])
+    # Whereabouts 0.9.4 has no CHECK, so that of the plugin that calls it fails.
+    no_check = config.ipam_type == "whereabouts" and "CNI CHECK method is not implemented" in tried["CHECK"]
+    if tried["ADD"] or tried["DEL"] or (tried["CHECK"] and not no_check):
+        return False
+    if not result.get("interfaces") or not result.get("ips"):
+        return False
+    about, mtu = net1["linkinfo"], config.main.body.get("mtu")
+    if about["info_kind"] != ("veth" if config.main.type == "bridge" else config.main.type):
+        return False
+    if (config.mode and about["info_data"]["mode"] != config.mode) or (mtu and net1["mtu"] != mtu):
+        return False
+    kept = {f"{one['local']}/{one['prefixlen']}" for one in net1["addr_info"] if one["scope"] == "global"}
+    return kept == {str(ipaddress.ip_interface(one["address"])) for one in result["ips"]}

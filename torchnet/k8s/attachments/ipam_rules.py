@@ -386,11 +386,11 @@ def _static(config: CniConfig, path: Path) -> Iterator[Finding]:
         try:
             address_range.interface(text)
         except ValueError as error:
-            yield refused(
-                (*path, "addresses", index, "address"),
-                f'"{printable(str(text), 80)}" {error}',
-                f"the plugin refuses it, {_STAYS}",
-            )
+            where, what = (*path, "addresses", index, "address"), f'"{printable(str(text), 80)}" {error}'
+            if config.has_requested_addresses:  # these replace it
+                yield broken(where, what, "the plugin refuses pods whose annotation has no others")
+            else:
+                yield refused(where, what, f"the plugin refuses it, {_STAYS}")
     capability = (*config.main.path, "capabilities")
     enabled = config.main.body.get("capabilities")
     change = Set(capability, (enabled if isinstance(enabled, dict) else {}) | {"ips": True})

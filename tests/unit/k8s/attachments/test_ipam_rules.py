@@ -248,6 +248,16 @@ def test_l2_replaces_l3_only_if_the_nodes_share_a_segment() -> None:
     assert linted(config(plugin(ipam=HOST_LOCAL))).conditions == {}
 
 
+def test_an_invalid_static_address_blocks_unless_pods_can_request_others() -> None:
+    """The plugin static takes those of the annotation in its place: tests/lab calls it."""
+    ipam = STATIC | {"addresses": [{"address": "10.9.0.1"}]}
+    first = [findings(config(plugin(ipam=ipam, **more)))[0] for more in (IPS, {})]
+    assert [(one.field, one.blocks) for one in first] == [
+        ("plugins[0].ipam.addresses[0].address", False),
+        ("plugins[0].ipam.addresses[0].address", True),
+    ]
+
+
 def test_a_correction_that_makes_another_one_necessary() -> None:
     """As l2, which replaces l3 here, the interface receives router advertisements."""
     (corrected,) = linted({"cniVersion": "1.0.0", **plugin(mode="l3")}).corrections.values()
