@@ -107,6 +107,14 @@ class Node:
     def _ask(self, request: dict[str, Any], timeout: float) -> Answer:
         try:
             with socket.create_connection((node_address(self.name), PORT), timeout) as connection:
+                # A node that is gone says nothing at all.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in (
+                    (socket.TCP_KEEPIDLE, 20),
+                    (socket.TCP_KEEPINTVL, 5),
+                    (socket.TCP_KEEPCNT, 8),
+                ):
+                    connection.setsockopt(socket.IPPROTO_TCP, option, value)
                 connection.sendall(json.dumps(request).encode() + b"\n")
                 with connection.makefile() as stream:
                     line = stream.readline()
