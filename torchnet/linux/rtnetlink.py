@@ -1,7 +1,7 @@
 """Interfaces, addresses, counters and routes of this network namespace (rtnetlink, read-only).
 
-Decoded by hand: each worker reads them at its start, which loading pyroute2 would make 0.04 s longer (a quarter), and
-few of their fields are needed. A test compares them with pyroute2's.
+Decoded by hand: each worker reads them at its start, which loading pyroute2 would make 0.04 s longer, and few of their
+fields are needed. A test compares them with pyroute2's.
 
 Sources:
     rtnetlink(7); include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour}.h.
@@ -33,9 +33,8 @@ _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 # struct ifinfomsg: family, type (ARPHRD_*), index, flags, change. struct ifaddrmsg: family, prefix length, flags,
 # scope, index; flags above 0x80 are in an attribute.
 _LINK, _ADDRESS = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
-_STATS = struct.Struct(
-    "=QQQQ"
-)  # the beginning of struct rtnl_link_stats64: packets and bytes received and sent
+# The beginning of struct rtnl_link_stats64: packets received and sent, bytes received and sent.
+_STATS = struct.Struct("=QQQQ")
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 23, 37, 1, 2
 _IFLA_IPVLAN_MODE, _IPVLAN_MODES = 1, ("l2", "l3", "l3s")  # enum ipvlan_mode
@@ -91,8 +90,14 @@ class Route:
 class Link:
     """An interface as the kernel describes it.
 
-    ``hardware`` is its ARPHRD type, ``kind`` what ``ip -d link`` calls a virtual one ("" for a card), and ``mode`` that
-    of an ipvlan.
+    Attributes:
+        hardware: the ARPHRD type.
+        kind: of a virtual interface, such as veth; "" for a card's.
+        mode: of an ipvlan; "" for any other.
+        below: index of the interface that it is on; 0 for none.
+        master: index of the bond or bridge that it is a port of; 0 for none.
+        foreign: whether ``below`` is an index of another namespace.
+        stats: packets received and sent, bytes received and sent, since it was created; None without counters.
     """
 
     name: str
@@ -110,7 +115,7 @@ class Link:
 
     @classmethod
     def decode(cls, message: bytes) -> Link:
-        """Decode a RTM_NEWLINK message; ``foreign``: the index ``below`` is one of another namespace."""
+        """Decode a RTM_NEWLINK message."""
         _, hardware, index, flags, _ = _LINK.unpack_from(message, HEADER.size)
         found = attributes(message, HEADER.size + _LINK.size)
         stats = found.get(_IFLA_STATS64)
