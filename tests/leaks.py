@@ -22,7 +22,7 @@ from tests.cluster.places import CGROUP, CONTROL_PLANE, FABRIC, NODES
 # Not TORCHNET_…: torchnet warns of such a variable when it is not one of its own.
 MARK = "TESTS_OF_TORCHNET"
 # The names of a test cluster's network namespaces, whatever the cluster is called.
-CLUSTER_HOST = re.compile(rf"-(?:{'|'.join((CONTROL_PLANE, FABRIC, *NODES))})$")
+CLUSTER_HOST = re.compile(rf"-(?:{'|'.join((CONTROL_PLANE, FABRIC, *NODES, 'router'))})$")
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 

@@ -7,6 +7,7 @@ from typing import Final
 # Network Plumbing Working Group, "Kubernetes Network Custom Resource Definition De-facto Standard", v1.3.
 STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
+RESOURCE_ANNOTATION = "k8s.v1.cni.cncf.io/resourceName"  # of an attachment
 
 # The documented ports. The rendezvous (TCP, until the start) and the preflight probes (UDP) use the first; the PyTorch
 # store uses a range, moving to the next port at each restart. Scripts may use PyTorch's own defaults themselves: 29500

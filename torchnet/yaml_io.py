@@ -52,16 +52,34 @@ def read(data: bytes) -> Any:
     Raises:
         YamlError: ``data`` is anything else.
     """
+    return _only(_documents(_decoded(data)))
+
+
+def read_all(data: bytes) -> list[Any]:
+    """Parse ``data`` as any number of documents; empty ones are left out.
+
+    They may contain 200,000 values in all, and other numbers than integers.
+
+    Raises:
+        YamlError: ``data`` is anything else.
+    """
+    return [one for one in _documents(_decoded(data), several=True) if one is not None]
+
+
+def _decoded(data: bytes) -> str:
     if len(data) > SIZE_LIMIT:
         raise YamlError(f"has more than {SIZE_LIMIT} bytes, the limit")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise YamlError(f"is not UTF-8 (byte {error.start})") from None
-    return _document(text)
 
 
-def _document(text: str) -> Any:
+def _only(documents: list[Any]) -> Any:
+    return documents[0] if documents else None
+
+
+def _documents(text: str, *, several: bool = False) -> list[Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
@@ -72,6 +90,7 @@ def _document(text: str) -> Any:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+    limit = NODES_LIMIT * (10 if several else 1)
     try:
         depth = 0
         for number, event in enumerate(yaml.parse(text, Loader)):
@@ -83,15 +102,22 @@ def _document(text: str) -> Any:
                 depth += 1
             elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
                 depth -= 1
-            if depth > DEPTH_LIMIT or number > NODES_LIMIT:
+            if depth > DEPTH_LIMIT or number > limit:
                 raise YamlError(
-                    "is nested too deeply" if depth > DEPTH_LIMIT else f"has more than {NODES_LIMIT} values"
+                    "is nested too deeply" if depth > DEPTH_LIMIT else f"has more than {limit} values"
                 )
         loader = Loader(text)
+        documents = []
         try:
-            node = loader.get_single_node()
-            _check_keys(node, yaml)
-            document = loader.construct_document(node) if node is not None else None
+            if not several:
+                nodes = [loader.get_single_node()]
+            else:
+                nodes = []
+                while loader.check_node():
+                    nodes.append(loader.get_node())
+            for node in nodes:
+                _check_keys(node, yaml)
+                documents.append(loader.construct_document(node) if node is not None else None)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -100,8 +126,9 @@ def _document(text: str) -> Any:
         raise YamlError(f"{where}{printable(str(getattr(error, 'problem', None) or error), 200)}") from None
     except (RecursionError, ValueError, OverflowError):
         raise YamlError("contains an unreadable value") from None
-    _check_plain(document, "")
-    return document
+    if not several:
+        _check_plain(documents[0], "")
+    return documents
 
 
 def _check_keys(node: Any, yaml: Any) -> None:

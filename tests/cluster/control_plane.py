@@ -37,12 +37,7 @@ def kubectl(*arguments: str | Path, input: str | None = None, timeout: float = 1
 
 def up() -> None:
     """Start all five; the API server answers afterwards."""
-    peers = "http://127.0.0.1:2380"
-    start(
-        *("etcd", *PREFIX, "etcd", "--data-dir", RUN / "etcd", "--unsafe-no-fsync", "--logger=zap"),
-        *("--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", peers),
-        *("--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"),
-    )
+    start_etcd()
     start_apiserver()
     start_controller_manager()
     start(
@@ -50,6 +45,15 @@ def up() -> None:
         f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
     )
     start_dns()
+
+
+def start_etcd() -> None:
+    peers = "http://127.0.0.1:2380"
+    start(
+        *("etcd", *PREFIX, "etcd", "--data-dir", RUN / "etcd", "--unsafe-no-fsync", "--logger=zap"),
+        *("--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", peers),
+        *("--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"),
+    )
 
 
 def start_controller_manager(*more: str) -> None:

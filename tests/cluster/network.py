@@ -12,6 +12,7 @@ Their names begin with `torchnet-`. The machine's own namespace gets no interfac
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from tests.cluster.places import (
     API_ADDRESS,
@@ -48,22 +49,18 @@ def cable(node: str, interface: str) -> str:
 
 def make() -> None:
     """All namespaces, links, addresses and routes."""
-    if not NETNS.is_dir():
-        (RUN / "made-netns").touch()  # `ip netns` will make it, and leave it as a mount
-    for name in NAMES:
-        run("ip", "netns", "add", namespace(name))
-        _ip(name, "link set lo up")
-    _ip(FABRIC, "link add mgmt type bridge", "link set mgmt up")
-    _ip(FABRIC, f"link add back mtu {BACKEND_MTU} type bridge", "link set back up")
-    _wire(CONTROL_PLANE, "eth0", "mgmt", 1500)
-    _ip(CONTROL_PLANE, f"addr add {CP_ADDRESS}/24 dev eth0", f"addr add {API_ADDRESS}/32 dev lo")
-    _ip(CONTROL_PLANE, f"addr add {DNS_ADDRESS}/32 dev lo")
+    add(NAMES)
+    ip(FABRIC, "link add mgmt type bridge", "link set mgmt up")
+    ip(FABRIC, f"link add back mtu {BACKEND_MTU} type bridge", "link set back up")
+    wire(CONTROL_PLANE, "eth0", "mgmt", 1500)
+    ip(CONTROL_PLANE, f"addr add {CP_ADDRESS}/24 dev eth0", f"addr add {API_ADDRESS}/32 dev lo")
+    ip(CONTROL_PLANE, f"addr add {DNS_ADDRESS}/32 dev lo")
     for node in NODES:
-        _wire(node, "eth0", "mgmt", 1500)
-        _wire(node, "ens5", "back", BACKEND_MTU)
+        wire(node, "eth0", "mgmt", 1500)
+        wire(node, "ens5", "back", BACKEND_MTU)
         # No proxy for services: the API server's and the name server's are addresses of `cp`.
-        _ip(node, f"addr add {node_address(node)}/24 dev eth0", f"route add default via {CP_ADDRESS}")
-        _ip(node, f"route add {SERVICES} via {CP_ADDRESS}")
+        ip(node, f"addr add {node_address(node)}/24 dev eth0", f"route add default via {CP_ADDRESS}")
+        ip(node, f"route add {SERVICES} via {CP_ADDRESS}")
         script = "; ".join(
             f"[ ! -e /proc/sys/{name} ] || echo {value} >/proc/sys/{name}" for name, value in SYSCTLS.items()
         )
@@ -71,12 +68,21 @@ def make() -> None:
     for node in NODES:
         for name in (CONTROL_PLANE, *NODES):
             if name != node:
-                _ip(name, f"route add {pod_range(node)} via {node_address(node)}")
+                ip(name, f"route add {pod_range(node)} via {node_address(node)}")
 
 
-def remove() -> None:
+def add(names: Iterable[str]) -> None:
+    """Namespaces of these hosts, with nothing but loopback."""
+    if not NETNS.is_dir():
+        (RUN / "made-netns").touch()  # `ip netns` will make it, and leave it as a mount
+    for name in names:
+        run("ip", "netns", "add", namespace(name))
+        ip(name, "link set lo up")
+
+
+def remove(names: Iterable[str] = NAMES) -> None:
     """All of it; what is not there is no error."""
-    for name in NAMES:
+    for name in names:
         if namespace_file(name).exists():
             run("ip", "netns", "delete", namespace(name))
     if (RUN / "made-netns").exists() and not os.listdir(NETNS):
@@ -84,23 +90,25 @@ def remove() -> None:
         NETNS.rmdir()
 
 
-def in_the_way() -> list[str]:
+def in_the_way(names: Iterable[str] = NAMES) -> list[str]:
     """Namespaces of these names that are there already."""
-    return [namespace(name) for name in NAMES if namespace_file(name).exists()]
+    return [namespace(name) for name in names if namespace_file(name).exists()]
 
 
 def set_cable(node: str, *, connected: bool, interface: str = "ens5") -> None:
     """Pull a node's cable, or put it back in: the node's own end loses its carrier, its address stays."""
-    _ip(FABRIC, f"link set {cable(node, interface)} {'up' if connected else 'down'}")
+    ip(FABRIC, f"link set {cable(node, interface)} {'up' if connected else 'down'}")
 
 
-def _wire(host: str, interface: str, bridge: str, mtu: int) -> None:
+def wire(host: str, interface: str, bridge: str, mtu: int) -> None:
+    """Give a host an interface, whose other end is a port of a switch."""
     port = cable(host, interface)
     options = f"mtu {mtu} netns {namespace(FABRIC)} type veth peer name {interface} mtu {mtu}"
     run("ip", "link", "add", port, *options.split(), "netns", namespace(host))
-    _ip(FABRIC, f"link set {port} master {bridge} up")
-    _ip(host, f"link set {interface} up")
+    ip(FABRIC, f"link set {port} master {bridge} up")
+    ip(host, f"link set {interface} up")
 
 
-def _ip(host: str, *lines: str) -> None:
+def ip(host: str, *lines: str) -> None:
+    """Commands of `ip` on a host, each a line."""
     run("ip", "-n", namespace(host), "-batch", "-", input="\n".join(lines) + "\n")

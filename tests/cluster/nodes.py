@@ -137,7 +137,7 @@ def _fill(node: str, disk: Path) -> None:
     _fill_store(disk / STORE)
     shutil.copytree("/usr/lib/cni", disk / "opt/cni/bin")
     files = {
-        "etc/cni/net.d/10-primary.conflist": json.dumps(_primary(node), indent=1),
+        "etc/cni/net.d/10-primary.conflist": json.dumps(primary(node), indent=1),
         "etc/kubernetes/kubelet.json": json.dumps(_kubelet(node), indent=1),
         "etc/kubernetes/containerd.toml": CONTAINERD,
         # Names that nobody serves fail at once.
@@ -169,7 +169,7 @@ def _fill_store(root: Path) -> None:
             below.clear()
 
 
-def _primary(node: str) -> dict[str, object]:
+def primary(node: str) -> dict[str, object]:
     """eth0 of the pods: a bridge on each node, static routes between them. A list, as Cilium's."""
     ipam = {"type": "host-local", "ranges": [[{"subnet": pod_range(node)}]], "routes": [{"dst": "0.0.0.0/0"}]}
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": True, "ipam": ipam}

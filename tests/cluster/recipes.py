@@ -81,7 +81,7 @@ def _worker(folder: Path) -> None:
     )
 
 
-def _source(one: object) -> str:
+def source(one: object) -> str:
     """What a function or module does, as text: comments, docstrings and line breaks make no difference."""
     tree = ast.parse(inspect.getsource(one))  # type: ignore[arg-type]
     for node in ast.walk(tree):
@@ -91,10 +91,10 @@ def _source(one: object) -> str:
 
 
 def _part(name: str, make: Callable[[Path], None], *versions: str, needs: tuple[Part, ...] = ()) -> Part:
-    return Part(name, "\n".join([_source(make), *versions]), make, list(needs))
+    return Part(name, "\n".join([source(make), *versions]), make, list(needs))
 
 
-_GO = (_source(golang), *(f"{module} {version}" for module, version in v.GO_MODULES.items()))
+_GO = (source(golang), *(f"{module} {version}" for module, version in v.GO_MODULES.items()))
 kubernetes = _part("kubernetes", _kubernetes, *_GO, *KUBERNETES_PROGRAMS)
 multus = _part("multus", _multus, *_GO)
 whereabouts = _part("whereabouts", _whereabouts, *_GO)
@@ -126,7 +126,7 @@ def _store(folder: Path) -> None:
 image_store = _part(
     "store",
     _store,
-    *(_source(one) for one in (images, store, _images)),
+    *(source(one) for one in (images, store, _images)),
     *(v.PAUSE_IMAGE, v.MULTUS_IMAGE, v.WHEREABOUTS_IMAGE, v.JOBSET_IMAGE, *v.WORKER_NAMES),
     needs=(worker, multus, whereabouts, jobset),
 )

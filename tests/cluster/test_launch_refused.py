@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import pairwise
 
+from tests.cluster import addons
 from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.cluster.user import someone
@@ -51,6 +53,39 @@ def test_an_attachment_that_does_not_exist(launcher: Launcher) -> None:
     assert ran.code == 4, ran.err
     assert "network attachment nosuch" in ran.err
     assert "available: backend-network" in ran.err
+    assert launcher.left() == []
+
+
+@concurrent
+def test_an_attachment_that_no_pod_can_use_and_one_without_free_addresses(launcher: Launcher) -> None:
+    cluster, namespace = launcher.cluster, launcher.namespace
+    small = addons.attachment(namespace, "--name", "small", "--range", "fcbb:0:804::/125")
+    faulty = small.replace("name: small", "name: faulty").replace('"cniVersion": "1.0.0",', "")
+    assert faulty.count("cniVersion") < small.count("cniVersion")
+    leases = {
+        str(key): {"id": "s", "podref": f"{namespace}/gone-{key}", "ifname": "net1"} for key in range(1, 5)
+    }
+    pool = {
+        "apiVersion": "whereabouts.cni.cncf.io/v1alpha1",
+        "kind": "IPPool",
+        "metadata": {"name": "fcbb-0-804---125", "namespace": "kube-system"},
+        "spec": {"range": "fcbb:0:804::/125", "allocations": leases},
+    }
+    cluster.kubectl("create", "-f", "-", input=f"{small}\n---\n{faulty}")
+    cluster.kubectl("create", "-f", "-", input=json.dumps(pool))
+    script = launcher.script(SCRIPT)
+    try:
+        ran = launcher.run(*launcher.words(network="faulty"), script)
+        assert (ran.code, f"network attachment {namespace}/faulty: cniVersion: missing" in ran.err) == (
+            4,
+            True,
+        ), ran.err
+        ran = launcher.run(*launcher.words(network="small"), script)
+        said = "4 workers, 2 addresses free of 6 in fcbb:0:804::/125, 4 held by pods that are gone"
+        assert (ran.code, said in " ".join(ran.err.split())) == (4, True), ran.err
+        assert f"torchnet network show {namespace}/small" in ran.err
+    finally:
+        cluster.kubectl("delete", "-f", "-", input=json.dumps(pool))
     assert launcher.left() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import re
 import signal
@@ -195,3 +196,26 @@ def test_the_zip_needs_nothing_that_is_installed(archive: Path) -> None:
         check=True,
     )
     assert done.stdout == "agent.zip\n"
+
+
+@isolated
+def test_a_preparation_compiles_what_it_does_not_use_while_it_waits(archive: Path, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        str(archive),
+        "agent",
+        "--phase",
+        "prepare",
+        "--state",
+        str(tmp_path),
+        "--run-id",
+        "r",
+    ]
+    words += ["--nnodes", "2", "--node-rank", "1", "--address-source", "host:lo", "--rank0", "127.0.0.2"]
+    environment = {"PATH": os.environ["PATH"], "TORCHNET_TOKEN": "a token"}
+    done = subprocess.run(
+        [*words, "--start-timeout", "2"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 124, done.stderr
+    _, codes = marshal.loads((tmp_path / "bytecode").read_bytes())
+    assert "torchnet.agent.env_command" in codes  # another command's

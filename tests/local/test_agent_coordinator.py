@@ -9,9 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.agents import spec
 from tests.namespaces import isolated
+from torchnet import constants
 from torchnet.agent import agent, receipt
+from torchnet.agent import worker as worker_module
 from torchnet.agent.admission import join_request
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
@@ -37,6 +41,7 @@ from torchnet.agent.stop_signals import interrupted
 from torchnet.agent.worker import Worker, WorkerState
 from torchnet.local import loopback
 from torchnet.network.interface_selection import Rail
+from torchnet.network.path_diagnosis import PathView
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 SIGNAL = interrupted(15)
@@ -147,6 +152,25 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
     assert agent.run(told, loopback.LoopbackSource(0), Impatient) == 4
     assert time.monotonic() - began < 3
     assert [event["event"] for event in events] == ["failure", "worker_receipt", "end"]
+
+
+@isolated
+def test_a_worker_whose_paths_work_says_on_which_node_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows that this node is reached, should another worker's preflight fail."""
+    said = []
+
+    def view(*fields: Any) -> PathView:
+        said.append(PathView(*fields))
+        return said[-1]
+
+    monkeypatch.setenv(constants.HOST_VARIABLE, "node7")
+    monkeypatch.setattr(worker_module, "PathView", view)
+    (tmp_path / "script.py").touch()
+    told = spec(tmp_path, 0, 1, loopback=True)
+    assert agent.run(told, loopback.LoopbackSource(0), lambda *_: _Events([])) == 0
+    assert said == [PathView("node7")]
 
 
 @isolated

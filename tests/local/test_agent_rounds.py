@@ -7,7 +7,8 @@ import pytest
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
 from torchnet.agent import coordinator
-from torchnet.agent.messages import Over, Rejection, Stop, Table
+from torchnet.agent.messages import Over, PreflightResult, Rejection, Stop, Table
+from torchnet.network.path_diagnosis import LinkType, PathView
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, fingerprint
 
 
@@ -46,6 +47,67 @@ def test_a_problem_on_the_way_to_a_pod_that_went_is_none() -> None:
     job.turn()
     assert job.texts("failure") == []
     assert one.types() == ["Table"]
+
+
+L3 = LinkType("ipvlan", "l3", 32)
+
+
+def unreached(other: Other, *silent: int, link: LinkType = L3) -> None:
+    """The worker reports that these ranks have not answered."""
+    view = PathView(f"node{other.rank}", (link,), tuple((rank, 0) for rank in silent), ())
+    problems = tuple(f"run-{other.rank} to run-{rank}: not reached" for rank in silent)
+    other.send(PreflightResult(other.last(Table).round, problems, 0, view))
+
+
+@isolated
+def test_a_path_that_does_not_work_is_judged_by_both_ends() -> None:
+    job = Job("all")
+    zero, one, two = (job.join(rank) for rank in range(3))
+    unreached(zero, 1)
+    two.checked()
+    job.turn(0.2)
+    assert zero.types() == ["Table"]  # until the other end has its say, or has had the time to
+    unreached(one, 0)
+    job.turn(0.2)
+    assert zero.types() == ["Table", "Stop"]
+    (text,) = job.texts("failure")
+    assert "on node0 run: ip route replace 127.0.0.2/32 via ADDRESS_OF_NODE1" in text
+    assert "on node1 run: ip route replace 127.0.0.1/32 via ADDRESS_OF_NODE0" in text
+    assert text.endswith("run-0 to run-1: not reached")
+
+
+@isolated
+def test_a_worker_whose_paths_work_shows_that_its_node_is_reached() -> None:
+    """Run-2 is a pod of node1, too: that run-1 does not answer run-0 is no filter between the nodes."""
+    for host, causes in (("node1", 0), ("node2", 1)):
+        job = Job("all")
+        zero, one, two = (job.join(rank) for rank in range(3))
+        two.send(PreflightResult(two.last(Table).round, (), 2, PathView(host)))
+        unreached(zero, 1, link=LinkType("macvlan", "", 32))
+        unreached(one, 0, link=LinkType("macvlan", "", 32))
+        job.turn(0.2)
+        (text,) = job.texts("failure")
+        assert text.count("most likely") == causes
+        job.close()
+
+
+@isolated
+def test_an_end_that_says_nothing_does_not_hold_up_the_refusal() -> None:
+    job = Job("all")
+    zero, _, _ = (job.join(rank) for rank in range(3))
+    unreached(zero, 1)
+    job.turn(2.5)
+    assert zero.types() == ["Table", "Stop"]
+    assert job.texts("failure") == ["preflight: run-0 to run-1: not reached"]
+
+
+@isolated
+def test_a_problem_of_one_end_alone_is_reported_at_once() -> None:
+    job = Job("all")
+    zero, _, _ = (job.join(rank) for rank in range(3))
+    zero.checked(("run-0 to run-1: no route",))
+    job.turn(0.2)
+    assert zero.types() == ["Table", "Stop"]
 
 
 @isolated

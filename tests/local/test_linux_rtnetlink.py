@@ -53,6 +53,15 @@ def test_interfaces_are_those_of_ip_address() -> None:
     assert not found["brid"].up
 
 
+@isolated
+def test_the_kinds_of_links_are_those_of_ip_link() -> None:
+    for words in ("v0 type veth peer name v1", "link v0 name m0 type macvlan", "name b0 type bridge"):
+        ip(f"link add {words}")
+    shown = {item["ifname"]: item.get("linkinfo", {}).get("info_kind", "") for item in by_iproute("link")}
+    assert {name: kind for name, (kind, _) in rtnetlink.link_types().items()} == shown
+    assert {shown[name] for name in ("v0", "m0", "b0", "lo")} == {"veth", "macvlan", "bridge", ""}
+
+
 def _same(found: Interface, item: dict[str, Any]) -> None:
     flags = item["flags"]
     assert (found.index, found.mac, found.mtu) == (item["ifindex"], item["address"], item["mtu"])

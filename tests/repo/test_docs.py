@@ -38,7 +38,7 @@ from torchnet.receipt.receipt_model import Failure, Receipt
 
 LINES = sorted({tuple(words) for name in DOCUMENTS for words in shell_lines(text(name))})
 TORCHNET_LINES = [words for words in LINES if words[0] == "torchnet"]
-NEED_A_CLUSTER = ("status", "logs", "attach", "down", "verify")
+NEED_A_CLUSTER = ("status", "logs", "attach", "down", "verify", "network")
 OTHER_PROGRAMS = {"kubectl", "uv", "pip", "pytest", ".ci/run", "source", "srun"}
 # Options and variables of other programs that stand in prose.
 THEIR_OPTIONS = {"--server-side", "--bidir", "--namespace-isolation", "--print-completion"}
@@ -63,6 +63,10 @@ def test_each_command_is_understood(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     (tmp_path / "train.py").touch()  # on Kubernetes its folder travels, and the dry run shows it
+    if command[:2] == ["network", "lint"] and "-n" not in command:
+        (tmp_path / "manifests").symlink_to(ROOT / "manifests")
+        assert main(command) == 0
+        return
     if any(word.startswith("launch/") for word in command):
         (tmp_path / "launch").symlink_to(ROOT / "launch")
     if command[0] == "agent":
@@ -149,7 +153,10 @@ def test_each_file_that_is_named_exists(name: str) -> None:
         for module in modules
         if not (ROOT / module.replace(".", "/")).is_dir()
     ]
-    elsewhere = ("ml/", "torchnet.alt/run", "torchnet/run", "torchnet.receipt/1", "torchnet.verify/1")
+    elsewhere = (
+        *("ml/", "torchnet.alt/run", "torchnet/run", "torchnet.receipt/1", "torchnet.verify/1"),
+        *("torchnet.network-lint/1", "torchnet.network-show/1", "k8s.v1.cni.cncf.io/networks"),
+    )
     named = [path for path in paths if not path.startswith(elsewhere)]
     places = (ROOT, ROOT / "torchnet", (ROOT / name).parent)
     assert [path for path in named if not any((place / path).exists() for place in places)] == []

@@ -75,15 +75,15 @@ def _selector(text: str) -> Callable[[Object], bool]:
 
 
 def _fields(text: str) -> Callable[[Object], bool]:
-    """Whether an object has the values of a field selector such as ``metadata.name=a,type=b``."""
-    wanted = [part.partition("=") for part in text.split(",") if part]
+    """Whether an object has the values of a field selector such as ``metadata.name=a,type!=b``."""
+    wanted = [re.split("(!?=)", part, maxsplit=1) for part in text.split(",") if part]
 
     def value(body: Any, path: str) -> str:
         for key in path.split("."):
             body = body.get(key) or {}
         return str(body or "")
 
-    return lambda body: all(value(body, path) == text for path, _, text in wanted)
+    return lambda body: all((value(body, path) == text) == (sign == "=") for path, sign, text in wanted)
 
 
 def _is_in(path: str, place: str) -> bool:

@@ -155,8 +155,10 @@ def check_metadata(maps: Collection, name: str) -> None:
 def check_fields(maps: Collection, name: str) -> None:
     maps.create(f"{name}-a", run=name)
     maps.create(f"{name}-b", run=name)
-    query = {"labelSelector": f"run={name}", "fieldSelector": f"metadata.name={name}-b"}
-    assert [one["metadata"]["name"] for one in maps.call("GET", query=query)["items"]] == [f"{name}-b"]
+    for sign, found in (("=", "b"), ("!=", "a")):
+        query = {"labelSelector": f"run={name}", "fieldSelector": f"metadata.name{sign}{name}-b"}
+        names = [one["metadata"]["name"] for one in maps.call("GET", query=query)["items"]]
+        assert names == [f"{name}-{found}"]
 
 
 def check_list_everywhere(maps: Collection, name: str) -> None:

@@ -85,6 +85,7 @@ def run(
 
 
 def _step(loop: EventLoop, steps: Iterator[None]) -> None:
-    """Take one step whenever the loop has nothing else to do."""
-    if next(steps, steps) is None:
+    """Take one step, and the others one by one in later rounds of the loop."""
+    for _ in steps:
         loop.later(_STEP_SECONDS, lambda: _step(loop, steps))
+        break

@@ -1,8 +1,7 @@
 """The bytecode of an archive's modules in one file, for the next start from the same archive.
 
-From a zip, Python compiles each module at each start, and even twice: zipimport compiles it to tell its file's name. In
-a pod's two containers that took 0.2 s each. To extract the modules, so that Python caches each one's bytecode, took
-0.07 s: two hundred small files.
+From a zip, Python compiles each module at each start, and even twice: zipimport compiles it to tell its file's name. To
+compile all of them once takes 0.11 s. To extract them, so that Python caches the bytecode of each, takes 0.07 s more.
 """
 
 from __future__ import annotations
@@ -34,13 +33,7 @@ class _Importer(zipimport.zipimporter):
 
 def install(archive: str, path: str) -> None:
     """Import what comes from ``archive`` by the bytecode in the file ``path``, if it is of this archive and Python."""
-    try:
-        with open(path, "rb") as file:
-            key, codes = marshal.load(file)
-        if key == _key(archive):
-            _known.update(codes)
-    except (OSError, EOFError, ValueError, TypeError):
-        pass  # there is none, or it is incomplete
+    _known.update(_read(archive, path))
 
     def importer(place: str) -> _Importer:
         if place != archive and not place.startswith(archive + os.sep):
@@ -73,6 +66,16 @@ def save(archive: str, path: str) -> None:
         os.replace(part, path)
     except OSError:
         return
+
+
+def _read(archive: str, path: str) -> dict[str, CodeType]:
+    """Return the bytecode by module; {} if the file is missing, damaged, or of another archive or Python."""
+    try:
+        with open(path, "rb") as file:
+            key, codes = marshal.load(file)
+        return dict(codes) if key == _key(archive) else {}
+    except (OSError, EOFError, ValueError, TypeError):
+        return {}
 
 
 def _key(archive: str) -> tuple[bytes, int, int, str]:

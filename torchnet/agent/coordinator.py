@@ -36,6 +36,7 @@ from torchnet.agent.heartbeat import RENEW_SECONDS, heartbeat_seconds, idle_sile
 from torchnet.agent.host_registration import HostRegister, HostRequest, Registration
 from torchnet.agent.membership import Member, Membership
 from torchnet.agent.message_socket import MessageSocket
+from torchnet.agent.path_results import PathResults
 from torchnet.agent.preflight import ReplyRoutes
 from torchnet.agent.rendezvous import Endpoint, RendezvousServer, peer_host, raise_open_files
 from torchnet.agent.spec import AgentSpec
@@ -44,7 +45,6 @@ from torchnet.agent.state_machine import StateMachine
 from torchnet.agent.store_port import store_port
 from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
-from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, check, fingerprint, refusal
 
@@ -92,6 +92,7 @@ _SETTLE_SECONDS = 0.25
 _ECHO_SECONDS = 1.0  # to wait for the cause of an apparent echo: busy machines report late
 _STOP_SECONDS = 5.0  # beyond the grace period
 _RECEIPT_SECONDS = 5.0
+_VIEWS_SECONDS = 2.0  # for the other ends' views of a path that does not work
 _LEAVE_SECONDS = 2.0  # for the others to receive the last message
 
 
@@ -125,7 +126,7 @@ class Coordinator:
         self._round = 0  # answers to an earlier table do not count
         self._table = PeerTable(())
         self._probing = True
-        self._good_paths = 0
+        self._paths = PathResults(spec)
         self._candidates: list[Failure] = []
         self._ended: dict[int, int] = {}  # by worker, the last attempt whose ranks all ended with exit code 0
         self._failure: Failure | None = None  # why the job stops
@@ -274,7 +275,7 @@ class Coordinator:
             )
             return
         self._table = table
-        self._good_paths = 0
+        self._paths = PathResults(self._spec, table)
         self._round += 1
         self._enter(CoordinatorState.CHECKING)
         # Workers that verified this same table in phase prepare have already probed its paths.
@@ -283,20 +284,21 @@ class Coordinator:
         self._members.broadcast(messages.Table(self._attempt, self._round, self._probing, table))
 
     def _receive_preflight_result(self, member: Member, result: messages.PreflightResult) -> None:
-        if result.problems:
-            self._fail(failures.preflight_failed(member.row.name, result.problems))
+        first = not self._paths.faulty
+        self._paths.add(member.row.node_rank, result)
+        number = self._round
+        if self._paths.complete:
+            self._end_checking(number)
             return
-        self._good_paths += result.paths
+        if first and self._paths.faulty:
+            self._loop.later(_VIEWS_SECONDS, lambda: self._end_checking(number))
         if not self._count_answer(member):
             return
+        if self._paths.faulty:
+            self._end_checking(number)
+            return
         if self._probing:
-            rails = self._table.rows[0].rails
-            wanted = probe_plan.paths(self._spec.nnodes, self._spec.preflight) * len(rails)
-            others = "the others carry" if self._good_paths else "all carry"
-            rest = "" if self._good_paths >= wanted else f"; {others} TCP"
-            self._report_phase(
-                "preflight", f"{self._good_paths}/{wanted} paths at {rails[0].mtu} bytes{rest}"
-            )
+            self._report_phase("preflight", self._paths.summary())
         else:  # as "preflight" it would replace the preparation's result on the console
             self._report_phase("paths", "unchanged since the preparation")
         if any(member.phase == "prepare" for member in self._members.values()):
@@ -304,6 +306,11 @@ class Coordinator:
             self._members.broadcast(messages.SaveState())
         else:
             self._start()
+
+    def _end_checking(self, number: int) -> None:
+        """Fail because of the faulty paths, once both ends' views are there or for the reason of one end alone."""
+        if self._round == number and self.state is CoordinatorState.CHECKING:
+            self._fail(self._paths.failure())
 
     def _end_preparation(self) -> None:
         """End phase prepare, for the whole job or for the late workers: all have saved the state."""

@@ -14,6 +14,7 @@ from torchnet.agent.events import Failure
 from torchnet.errors import TorchnetError
 from torchnet.network.peer_table import PeerRow
 from torchnet.text import listed
+from torchnet.units import counted
 
 _SHOWN_PROBLEMS = 4
 _SHOWN_RANKS = 8
@@ -104,10 +105,15 @@ def start_timeout(
     return Failure("timeout", text, 124, at=time.time())
 
 
-def preflight_failed(name: str, problems: Sequence[str]) -> Failure:
-    text = "preflight: " + "\n".join(problems[:_SHOWN_PROBLEMS])
-    if len(problems) > _SHOWN_PROBLEMS:
-        text += f"\nand {len(problems) - _SHOWN_PROBLEMS} more paths from {name}"
+def preflight_failed(name: str, problems: Sequence[str], causes: Sequence[str] = ()) -> Failure:
+    """Describe the faulty paths of a worker; ``causes`` are what all workers' views of their paths show."""
+    shown = [*causes[:_SHOWN_PROBLEMS], *problems[: 1 if causes else _SHOWN_PROBLEMS]]
+    if len(causes) > _SHOWN_PROBLEMS:
+        shown.insert(_SHOWN_PROBLEMS, f"and {counted(len(causes) - _SHOWN_PROBLEMS, 'more cause')}")
+    text = "preflight: " + "\n".join(shown)
+    more = len(problems) - (1 if causes else _SHOWN_PROBLEMS)
+    if more > 0:
+        text += f"\nand {more} more paths from {name}"
     return network(name, text)
 
 

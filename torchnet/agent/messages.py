@@ -20,6 +20,7 @@ from torchnet.agent.events import Failure
 from torchnet.agent.share_bounds import Reason
 from torchnet.errors import NetworkError
 from torchnet.network import peer_table
+from torchnet.network.path_diagnosis import LinkType, PathView
 from torchnet.network.peer_table import PeerRow, PeerTable
 from torchnet.text import printable
 
@@ -74,11 +75,15 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class PreflightResult:
-    """The faulty paths to the peers, a sentence each, or the number of good ones; ``round`` is the table's."""
+    """The faulty paths to the peers, a sentence each, or the number of good ones; ``round`` is the table's.
+
+    ``view``, for the comparison of both ends, is not there if the problems are of another kind than silent peers.
+    """
 
     round: Count
     problems: tuple[str, ...] = ()
     paths: Count = 0
+    view: PathView | None = None
 
 
 @dataclass(frozen=True)
@@ -323,7 +328,7 @@ def _plain(value: Any) -> Any:
         return encode_row(value)
     if isinstance(value, PeerTable):
         return _base64(value)
-    return asdict(value) if isinstance(value, Failure) else value
+    return asdict(value) if isinstance(value, Failure | PathView) else value
 
 
 def _base64(table: PeerTable) -> str:
@@ -425,6 +430,34 @@ def _failure(value: object) -> Failure:
     return Failure.read(value)
 
 
+def _view(value: object) -> PathView | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"is {_shown(value)}, not an object")
+    try:
+        links = tuple(
+            LinkType(_text(one["kind"]), _text(one["mode"]), _PREFIX(one["prefix"]))
+            for one in _items(value["links"])
+        )
+        silent, heard = (
+            tuple((_count(peer), _count(rail)) for peer, rail in _items(value[key]))
+            for key in ("silent", "heard")
+        )
+        return PathView(_text(value["host"]), links, silent, heard)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"is not a view of the paths: {error!r}") from None
+
+
+def _items(value: object) -> list[Any]:
+    if not isinstance(value, list) or len(value) > _MAX_ITEMS:
+        raise ValueError(f"is {_shown(value)}, not a list of at most {_MAX_ITEMS:,} items")
+    return value
+
+
+_PREFIX = _integer(0, 128)
+
+
 def _shown(value: object) -> str:
     return printable(repr(value), 80)
 
@@ -441,6 +474,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "PeerRow": decode_row,
     "PeerRow | None": lambda value: None if value is None else decode_row(value),
     "PeerTable": _table,
+    "PathView | None": _view,
     "Receipt": _receipt,
     "tuple[str, ...]": _texts,
     "dict[str, str]": _by_rank,

@@ -27,6 +27,7 @@ from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
+from torchnet.network.path_diagnosis import MOST_PATHS, LinkType, PathView
 from torchnet.network.peer_table import PeerTable
 from torchnet.text import listed
 
@@ -83,6 +84,7 @@ class Preflight:
         self._loopback = loopback
         self._tcp = TcpPaths(loop, key, rails, port) if tcp else None
         self._probes: list[_Probe] = []
+        self._heard: set[tuple[str, int]] = set()  # (address, rail) of the peers whose probes have arrived
         self._numbers: dict[int, _Probe] = {}
         self._pump: Timer | None = None
         self._done: Callable[[list[str]], None] | None = None
@@ -125,6 +127,8 @@ class Preflight:
             notice: gets a warning if the job's peers may not fit the kernel's neighbour table.
             warn: gets a warning if paths carry TCP, but not these datagrams.
         """
+        self._probes = []
+        self._heard.clear()  # an unanswered probe is repeated, so that none is missed
         problems = [] if self._loopback or not peers else self._routes(table, own, notice)
         if problems or not peers:
             done(problems)
@@ -143,6 +147,28 @@ class Preflight:
         self._deadline, self._latest = now + _DEADLINE_SECONDS + more, now + _LATEST_SECONDS + more
         self._pump = self._loop.every(_PUMP_SECONDS, self._send)
         self._send()
+
+    def view(self, host: str) -> PathView | None:
+        """Return what this worker saw of its paths at the last check, which failed; None if no peer was silent.
+
+        Args:
+            host: the name of this worker's node in the cluster, or "".
+        """
+        silent = tuple((p.peer, p.rail) for p in self._probes if not (p.answered or p.narrow or p.strange))
+        if not silent:
+            return None
+        try:
+            types = rtnetlink.link_types()
+        except OSError:
+            types = {}
+        links = tuple(LinkType(*types.get(rail.interface, ("", "")), rail.prefix) for rail in self._rails)
+        ranks = {
+            (rail.address, number): row.node_rank
+            for row in self._table.rows
+            for number, rail in enumerate(row.rails)
+        }
+        heard = sorted({(ranks[one], one[1]) for one in self._heard if one in ranks})
+        return PathView(host, links, silent[:MOST_PATHS], tuple(heard[:MOST_PATHS]))
 
     def _send(self) -> None:
         now = time.monotonic()
@@ -234,6 +260,7 @@ class Preflight:
             ):
                 continue
             if kind == _PROBE and number_of_rail == rail:
+                self._heard.add((sender[0].partition("%")[0], rail))
                 try:
                     sock.sendto(self._packet(_REPLY, rail, number, len(data)), sender)
                 except OSError:

@@ -23,9 +23,11 @@ from torchnet.agent.preflight import wrong_route
 from torchnet.agent.rendezvous import Endpoint, control_cookies, tune
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import ClusterError, NetworkError, NotYetError, RefusedError, TorchnetError
-from torchnet.linux import sock_diag
+from torchnet.linux import rtnetlink, sock_diag
+from torchnet.network import path_diagnosis
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
+from torchnet.network.path_diagnosis import LinkType
 from torchnet.network.peer_table import ONE_FAMILY
 
 ADMISSION_SECONDS = 10.0  # from the connection to the server's proof, including the time in rank 0's queue
@@ -34,6 +36,7 @@ _CONNECT_SECONDS = 2.0
 # agent starts, the kernel refuses them.
 GONE_SECONDS = 30.0
 _NOTICE_AFTER = 10  # tries, about 10 s
+_HINT_AFTER = 6  # tries, about 7 s, all of which timed out
 _LONGEST_PAUSE = 0.5  # between tries, on average
 
 
@@ -198,6 +201,7 @@ class RendezvousClient:
         self._deadline = loop.time() + spec.start_timeout
         self._tries = 0
         self._responded_at = loop.time()  # rank 0's address, if only by refusing a connection
+        self._timeouts = 0  # in a row
         self._attempt: Attempt | None = None
         self._timer = loop.later(0, self._try)
 
@@ -258,17 +262,32 @@ class RendezvousClient:
             self._failed(failures.rank0_gone(spec.name, GONE_SECONDS, why))
             return
         where = f" at {self._frontend}" if self._frontend else ""
+        self._timeouts = self._timeouts + 1 if isinstance(error, TimeoutError) else 0
+        hint = self._hint() if self._timeouts >= _HINT_AFTER else ""
+        why = "; ".join(filter(None, (why, hint)))
         if now > self._deadline:
             code = error.exit_code if isinstance(error, ClusterError) else 124
             self._failed(failures.join_timeout(spec.name, where, spec.start_timeout, why, code))
             return
-        if self._tries == _NOTICE_AFTER:
+        if self._tries == _NOTICE_AFTER or (hint and self._timeouts == _HINT_AFTER):
             reason = (
                 "; ".join(filter(None, (error.text, error.fix))) if isinstance(error, TorchnetError) else why
             )
             self._notice(f"{spec.name} has not reached rank 0{where} yet and keeps trying: {reason}")
         pause = min(0.01 * 2 ** min(self._tries, 6), _LONGEST_PAUSE)
         self._timer = self._loop.later(seconds or pause * random.uniform(0.5, 1.5), self._try)
+
+    def _hint(self) -> str:
+        """Return what this worker's link suggests about a rank 0 on the backend that does not respond at all."""
+        if self._frontend is not None:
+            return ""
+        try:
+            kind, mode = rtnetlink.link_types()[self._rail.interface]
+            rank0 = self._source.rank0()[0]
+        except (OSError, LookupError, TorchnetError):
+            return ""
+        link = LinkType(kind, mode, self._rail.prefix)
+        return path_diagnosis.hint(link, self._rail.interface, self._rail.address, rank0)
 
     def _check_path(self, rank0: str) -> None:
         """Check the path over the backend.

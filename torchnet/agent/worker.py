@@ -11,11 +11,13 @@ The modules of the training are loaded where there is one: a pod's first contain
 
 from __future__ import annotations
 
+import os
 import socket
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchnet import constants
 from torchnet.agent import etc_hosts, failures, messages, name_lookup
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
@@ -35,6 +37,7 @@ from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import StatusEntry
+from torchnet.network.path_diagnosis import PathView
 from torchnet.network.peer_table import PeerRow, PeerTable, fingerprint
 
 if TYPE_CHECKING:
@@ -328,7 +331,9 @@ class Worker:
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else preflight.proven if peers else 0
-            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths))
+            host = os.environ.get(constants.HOST_VARIABLE, "")
+            view = preflight.view(host) if problems else PathView(host)
+            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths, view))
 
         def notice(text: str) -> None:
             if own == 0:  # one warning for the job: its hosts are usually alike

@@ -1,4 +1,4 @@
-"""``torchnet status | logs | attach | down | verify`` on a cluster, apart from parsing their options."""
+"""``torchnet status | logs | attach | down | verify | network`` on a cluster, apart from parsing their options."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from torchnet.config.parsing import beyond
 from torchnet.console.console import Console
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
+from torchnet.k8s.attachments.address_listing import AddressListing, list_addresses
+from torchnet.k8s.attachments.lint import Lint
+from torchnet.k8s.attachments.namespace_lint import lint_namespace
 from torchnet.k8s.client.api_client import ApiClient, connect
+from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import RUN_LABELS, run_of
 from torchnet.k8s.run import listing
+from torchnet.k8s.run.creation import missing_attachment_error
 from torchnet.k8s.run.deletion import Removal, has_objects, remove
 from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread
 from torchnet.k8s.run.launch import monitor_and_report
@@ -342,3 +347,46 @@ def verify(
 def _pods_left(number: int, run: str, namespace: str) -> Left:
     text = f"the test pods may still exist; all objects of the test have the label {RUN_LABEL}={run}"
     return Left(number, text, fix=f"torchnet down {run} -n {namespace}")
+
+
+def lint_network(target: ClusterTarget) -> Lint:
+    """Check the attachments of a namespace.
+
+    Raises:
+        NetworkError: Multus is not installed.
+        ClusterError: the cluster cannot be reached, or does not let this user list attachments.
+        Left: a signal came before all was read.
+    """
+    undone = "not all attachments were checked"
+    with Signals() as signals:
+        client, namespace = target.connect(signals, undone)
+        found: Lint = ask(lambda: lint_namespace(client, namespace), signals, undone, client=client)
+        return found
+
+
+def show_network(target: ClusterTarget, namespace: str, name: str) -> AddressListing:
+    """Read who has which address of an attachment.
+
+    Args:
+        namespace: "" for the target's.
+
+    Raises:
+        NetworkError: there is no such attachment.
+        ClusterError: the cluster cannot be reached, or does not let this user read the attachment.
+        Left: a signal came before all was read.
+    """
+    undone = "not all addresses were read"
+    with Signals() as signals:
+        client, own = target.connect(signals, undone)
+        where = namespace or own
+
+        def read() -> AddressListing:
+            try:
+                return list_addresses(client, where, name)
+            except ApiRefusal as error:
+                if error.status == 404:
+                    raise missing_attachment_error(client, where, name) from None
+                raise
+
+        found: AddressListing = ask(read, signals, undone, client=client)
+        return found

@@ -1,7 +1,7 @@
 """Interfaces, addresses, counters and routes of this network namespace (rtnetlink, read-only).
 
-Decoded by hand: each worker reads them at its start, which loading pyroute2 would make 0.04 s longer (a quarter), and
-few of their fields are needed. A test compares them with pyroute2's.
+Decoded by hand: each worker reads them at its start, which loading pyroute2 would make 0.04 s longer, and few of their
+fields are needed. A test compares them with pyroute2's.
 
 Sources:
     rtnetlink(7); include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour}.h.
@@ -33,11 +33,11 @@ _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 # struct ifinfomsg: family, type (ARPHRD_*), index, flags, change. struct ifaddrmsg: family, prefix length, flags,
 # scope, index; flags above 0x80 are in an attribute.
 _LINK, _ADDRESS = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
-_STATS = struct.Struct(
-    "=QQQQ"
-)  # the beginning of struct rtnl_link_stats64: packets and bytes received and sent
+# The beginning of struct rtnl_link_stats64: packets received and sent, bytes received and sent.
+_STATS = struct.Struct("=QQQQ")
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
-_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND = 18, 23, 37, 1
+_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 23, 37, 1, 2
+_IFLA_IPVLAN_MODE, _IPVLAN_MODES = 1, ("l2", "l3", "l3s")  # enum ipvlan_mode
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
@@ -88,7 +88,17 @@ class Route:
 
 @dataclass(frozen=True)
 class Link:
-    """An interface as the kernel describes it; ``hardware`` is its ARPHRD type, and ``kind`` that of a virtual one."""
+    """An interface as the kernel describes it.
+
+    Attributes:
+        hardware: the ARPHRD type.
+        kind: of a virtual interface, such as veth; "" for a card's.
+        mode: of an ipvlan; "" for any other.
+        below: index of the interface that it is on; 0 for none.
+        master: index of the bond or bridge that it is a port of; 0 for none.
+        foreign: whether ``below`` is an index of another namespace.
+        stats: packets received and sent, bytes received and sent, since it was created; None without counters.
+    """
 
     name: str
     index: int
@@ -101,25 +111,29 @@ class Link:
     master: int = 0
     foreign: bool = False
     stats: tuple[int, int, int, int] | None = None
+    mode: str = ""
 
     @classmethod
     def decode(cls, message: bytes) -> Link:
-        """Decode a RTM_NEWLINK message; ``foreign``: the index ``below`` is one of another namespace."""
+        """Decode a RTM_NEWLINK message."""
         _, hardware, index, flags, _ = _LINK.unpack_from(message, HEADER.size)
         found = attributes(message, HEADER.size + _LINK.size)
         stats = found.get(_IFLA_STATS64)
+        about = attributes(found.get(_IFLA_LINKINFO, b""), 0)
+        kind = _text(about.get(_IFLA_INFO_KIND, b""))
         return cls(
             _text(found.get(_IFLA_IFNAME, b"")),
             index,
             hardware,
             flags,
-            _text(attributes(found.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")),
+            kind,
             found.get(_IFLA_ADDRESS, b"").hex(":"),
             _number(found.get(_IFLA_MTU, b"")),
             _number(found.get(_IFLA_LINK, b"")),
             _number(found.get(_IFLA_MASTER, b"")),
             _IFLA_LINK_NETNSID in found,
             _STATS.unpack_from(stats) if stats else None,
+            _ipvlan_mode(about) if kind == "ipvlan" else "",
         )
 
 
@@ -127,6 +141,11 @@ def links(netlink: Netlink | None = None) -> list[Link]:
     """Return all interfaces of this network namespace."""
     with _Borrowed(netlink) as nl:
         return [Link.decode(message) for _, message in nl.dump(_request(GETLINK, _LINK.size))]
+
+
+def link_types(netlink: Netlink | None = None) -> dict[str, tuple[str, str]]:
+    """Return each interface's kind and mode (see :class:`Link`), by name."""
+    return {link.name: (link.kind, link.mode) for link in links(netlink)}
 
 
 def interfaces(netlink: Netlink | None = None) -> dict[str, Interface]:
@@ -295,6 +314,11 @@ def _address(message: bytes) -> tuple[int, Address]:
         deprecated=bool(flags & _IFA_DEPRECATED),
         permanent=bool(flags & _IFA_PERMANENT),
     )
+
+
+def _ipvlan_mode(about: Mapping[int, bytes]) -> str:
+    mode = attributes(about.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE, b"\xff")
+    return _IPVLAN_MODES[_number(mode)] if _number(mode) < len(_IPVLAN_MODES) else ""
 
 
 def _request(kind: int, size: int) -> bytes:

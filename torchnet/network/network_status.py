@@ -206,14 +206,14 @@ def missing_status(pod: str, namespace: str, requested: str | None) -> StatusErr
         f"pod {pod} requests {printable(requested, 200)} but has no annotation {STATUS_ANNOTATION}: Multus did "
         "not handle the pod, or the NetworkAttachmentDefinition has no cniVersion",
         fix=f"kubectl describe pod {pod} -n {namespace}; kubectl get pods -A -l app=multus; the "
-        "NetworkAttachmentDefinition needs a cniVersion of at least 0.3.1, and Cilium cni.exclusive=false",
+        "NetworkAttachmentDefinition needs a cniVersion of at least 0.3.0, and Cilium cni.exclusive=false",
     )
 
 
 def _missing() -> NoReturn:
     raise StatusError(
         f"the annotation {STATUS_ANNOTATION} is missing or empty: Multus has not written it",
-        fix=f'request the attachment in {NETWORKS_ANNOTATION}, and set a "cniVersion" of at least 0.3.1 in its '
+        fix=f'request the attachment in {NETWORKS_ANNOTATION}, and set a "cniVersion" of at least 0.3.0 in its '
         "NetworkAttachmentDefinition (without it, Multus writes no status)",
     )
 

@@ -24,7 +24,7 @@ def peers(node_rank: int, nnodes: int, mode: Mode = "auto") -> tuple[int, ...]:
     """
     if not 0 <= node_rank < nnodes:
         raise ValueError(f"node rank {node_rank} is not within 0 … {nnodes - 1}")
-    if _all_pairs(nnodes, mode):
+    if all_pairs(nnodes, mode):
         return tuple((node_rank + shift) % nnodes for shift in range(1, nnodes))
     rounds = (nnodes - 1).bit_length()  # ceil(log2(nnodes))
     shifted = tuple((node_rank + (1 << k)) % nnodes for k in range(rounds))
@@ -33,12 +33,13 @@ def peers(node_rank: int, nnodes: int, mode: Mode = "auto") -> tuple[int, ...]:
 
 def paths(nnodes: int, mode: Mode = "auto") -> int:
     """Return how many ordered pairs the job probes on each rail."""
-    if _all_pairs(nnodes, mode):
+    if all_pairs(nnodes, mode):
         return nnodes * (nnodes - 1)
     return sum(len(peers(rank, nnodes, mode)) for rank in range(nnodes))
 
 
-def _all_pairs(nnodes: int, mode: Mode) -> bool:
+def all_pairs(nnodes: int, mode: Mode) -> bool:
+    """Return whether each worker probes all others."""
     if mode not in ("auto", "full"):
         raise ValueError(f"mode must be auto or full, not {mode!r}")
     return mode == "full" or nnodes <= ALL_PAIRS

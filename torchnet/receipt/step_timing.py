@@ -203,7 +203,10 @@ def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
         at_random = around / size * 2 * reach / whole
         return here >= _STANDS_OUT * at_random and share(2 * size) >= here / 2
 
-    candidates = [(here, size) for size in _spaced(sizes) if (here := share(size)) >= _CLEAR]
+    # Distances longer than that are many only because they overlap: of random bursts, some always agree.
+    longest = sum(map(sum, blocks)) / _STEPS
+    spaced = itertools.takewhile(lambda size: size <= longest, _spaced(sizes))
+    candidates = [(here, size) for size in spaced if (here := share(size)) >= _CLEAR]
     good = [(here, size) for here, size in candidates if clear(size, here)]
     if not good:
         return None

@@ -25,6 +25,7 @@ from torchnet.agent.messages import (
     decode_join_request,
     encode,
 )
+from torchnet.network.path_diagnosis import LinkType, PathView
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 FAILURE = Failure("script", "rank 1 failed", 7, rank=1, node="node-0", at=1e9, tail=["a", "b"])
@@ -34,6 +35,7 @@ FROM_WORKER: list[WorkerMessage] = [
         1 << 40, frozen=True, progress=7, blocked="rank 1 waits for its reader", trickle=9, unseen="NVLink"
     ),
     messages.PreflightResult(3, ("a", "b"), 4),
+    messages.PreflightResult(3, ("a",), 0, PathView("n", (LinkType("ipvlan", "l3", 64),), ((1, 0),), ())),
     messages.StateSaved(3),
     messages.WorkerFailed(FAILURE),
     messages.Kill(),

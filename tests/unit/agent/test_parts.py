@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.agent import preflight, torch_build
+from torchnet.agent import preflight as preflight_module
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.heartbeat import heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.preflight import Preflight, wrong_route
@@ -23,6 +25,7 @@ from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
+from torchnet.network.path_diagnosis import LinkType, PathView
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 
@@ -166,6 +169,46 @@ def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
         assert "fix: ping -I lo 127.0.0.4 on node-0" in away
     finally:
         one.close()
+        loop.close()
+
+
+def test_the_view_has_what_was_silent_and_who_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 has no answer of ranks 2 and 3; 3 has sent a probe of its own before it went."""
+    monkeypatch.setattr(rtnetlink, "link_types", lambda: {"lo": ("ipvlan", "l3")})
+    addresses = [f"127.77.0.{n + 1}" for n in range(4)]
+    table = PeerTable(
+        tuple(
+            PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("lo", address, 1500),))
+            for n, address in enumerate(addresses)
+        )
+    )
+    loop = EventLoop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind((addresses[0], 0))
+        port = free.getsockname()[1]
+    zero, one, three = (
+        Preflight(loop, b"k", (rail(address=addresses[rank], mtu=1500),), port=port, loopback=True)
+        for rank in (0, 1, 3)
+    )
+
+    def view_of(*peers: int) -> PathView | None:
+        zero.check(table, 0, peers, lambda _: None)
+        loop.later(0.1, loop.stop)
+        loop.run()
+        return zero.view("n")
+
+    try:
+        assert view_of(1, 3) is None
+        for rank, each in ((1, one), (3, three)):
+            each.check(table, rank, (0,), lambda _: None)
+        three.close()
+        silent, heard = ((2, 0), (3, 0)), ((1, 0), (3, 0))
+        assert view_of(1, 2, 3) == PathView("n", (LinkType("ipvlan", "l3", 8),), silent, heard)
+        monkeypatch.setattr(preflight_module, "MOST_PATHS", 1)
+        assert zero.view("n") == PathView("n", (LinkType("ipvlan", "l3", 8),), silent[:1], heard[:1])
+    finally:
+        for each in (zero, one, three):
+            each.close()
         loop.close()
 
 

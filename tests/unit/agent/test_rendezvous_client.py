@@ -5,16 +5,22 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from tests.unit.agents import rails, spec, table
+from torchnet.agent import rendezvous_client
 from torchnet.agent.admission import join_request
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.rendezvous_client import RendezvousClient
+from torchnet.linux import rtnetlink
 from torchnet.network.address_sources import HostInterfaces
 
 
-def client(loop: EventLoop, timer: PhaseTimer) -> RendezvousClient:
-    one, source = spec(1), HostInterfaces("host:net1", ("fd00::1",))
+def client(loop: EventLoop, timer: PhaseTimer, rank0: str = "fd00::1", **more: Any) -> RendezvousClient:
+    one, source = spec(1, **more.pop("spec", {})), HostInterfaces("host:net1", (rank0,))
+    told: dict[str, Any] = {"connected": print, "failed": print, "notice": print} | more
     return RendezvousClient(
         loop,
         one,
@@ -22,10 +28,8 @@ def client(loop: EventLoop, timer: PhaseTimer) -> RendezvousClient:
         rails()[0],
         join_request(one, table().rows[1]),
         frontend=None,
-        connected=print,
-        failed=print,
-        notice=print,
         phase_timer=timer,
+        **told,
     )
 
 
@@ -55,3 +59,39 @@ def test_workers_that_fail_together_do_not_try_again_together() -> None:
         loop.close()
     assert 0.24 < min(pauses) < 0.4
     assert 0.6 < max(pauses) < 0.76
+
+
+class NoAnswer:
+    """An attempt to connect to an address that does not even refuse it."""
+
+    def __init__(self, loop: EventLoop, *arguments: Any, **_more: Any) -> None:
+        self.timer = loop.later(0, lambda: arguments[-1](TimeoutError("timed out")))
+
+    def cancel(self) -> None:
+        self.timer.cancel()
+
+
+def test_a_rank_0_in_another_range_of_ipvlan_l3_is_told_with_the_routes_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendezvous_client, "Attempt", NoAnswer)
+    monkeypatch.setattr(rendezvous_client, "wrong_route", lambda *_: "")
+    for mode, told in (("l3", True), ("l2", False)):
+        monkeypatch.setattr(rtnetlink, "link_types", lambda mode=mode: {"net1": ("ipvlan", mode)})
+        loop = EventLoop()
+        notices: list[str] = []
+        failures: list[Failure] = []
+
+        def failed(failure: Failure, loop: EventLoop = loop, failures: list[Failure] = failures) -> None:
+            failures.append(failure)
+            loop.stop()
+
+        began = time.monotonic()
+        more: dict[str, Any] = {"spec": {"start_timeout": 3.0}, "failed": failed, "notice": notices.append}
+        client(loop, PhaseTimer(lambda _event: None), "fd00:7::1", **more)
+        loop.run()
+        loop.close()
+        assert time.monotonic() - began < 10
+        command = "ip -6 route replace fd00:7::/64 via"
+        assert any(command in text for text in notices) is told
+        assert (command in failures[0].text) is told

@@ -36,6 +36,7 @@ FAILURES = {
     ),
     "start_timeout (prepared)": failures.start_timeout([0], 20, 20.0, 0, prepared=True),
     "preflight_failed": failures.preflight_failed("node-0", [PATH] * 6),
+    "preflight_failed (causes)": failures.preflight_failed("node-0", [PATH] * 3, ["node1 has no route"] * 6),
     "state_not_saved": failures.state_not_saved("run-1", "/torchnet", OSError(28, "No space left on device")),
     "command_not_executable": failures.command_not_executable(
         "node-1", "train", OSError(13, "Permission denied")
@@ -87,7 +88,9 @@ def test_every_failure_has_its_words_in_the_golden_file() -> None:
     functions = {
         name for name, value in vars(failures).items() if inspect.isfunction(value) and name[0] != "_"
     }
-    assert {name.partition(" ")[0] for name in FAILURES} == functions - {"listed"} | {"interrupted"}
+    assert {name.partition(" ")[0] for name in FAILURES} == functions - {"counted", "listed"} | {
+        "interrupted"
+    }
     lines = [shown(name, failure) for name, failure in [*FAILURES.items(), *PROCESSES.items()]]
     golden.check("agent-failures.txt", "\n".join(lines))
 

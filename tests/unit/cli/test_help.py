@@ -9,7 +9,18 @@ import pytest
 from tests import golden
 from torchnet.cli import main
 
-OTHERS = ("receipt", "status", "logs", "attach", "down", "env", "manifests", "verify", "completion")
+OTHERS = (
+    "receipt",
+    "status",
+    "logs",
+    "attach",
+    "down",
+    "env",
+    "manifests",
+    "network",
+    "verify",
+    "completion",
+)
 ERRORS = (
     "bench diff old.json",
     "bench diff bytes.json bytes.json",
@@ -22,6 +33,12 @@ ERRORS = (
     "env --explain -o xml",
     "manifests --type macvlan",
     "manifests rbac -o xml more",
+    "network",
+    "network check",
+    "network lint missing.yaml",
+    "network lint -o xml",
+    "network show",
+    "network show a/b/c",
     "completion tcsh",
 )
 

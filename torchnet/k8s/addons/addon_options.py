@@ -6,13 +6,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from torchnet.config.k8s_syntax import parse_image, parse_registry, parse_subdomain
 from torchnet.config.parsing import parse_label
 from torchnet.config.pod_user import PodUser, parse_id, parse_run_as, pod_user
 from torchnet.errors import UsageError
-from torchnet.k8s.addons.ip_ranges import Network, overlap, parse_part, parse_range, within
+from torchnet.k8s.addons.ip_ranges import (
+    Address,
+    Network,
+    overlap,
+    parse_address,
+    parse_part,
+    parse_range,
+    within,
+)
 from torchnet.text import printable
 
 MULTUS, WHEREABOUTS, BACKEND = "multus-install", "whereabouts-install", "backend-network"
@@ -25,6 +33,14 @@ MODES = {"ipvlan": ("l2", "l3", "l3s"), "macvlan": ("bridge", "private", "vepa")
 IPAMS = ("whereabouts", "host-local", "static")
 ROUTED = ("l3", "l3s")  # in these modes the node routes, and pods do not answer neighbour discovery
 RANGE = parse_range("fcbb:0:800:ffff::/64")
+
+
+class Slice(NamedTuple):
+    """A node's part of the range, and the node's own address on the backend: the gateway to that part, if known."""
+
+    node: str
+    part: Network
+    via: Address | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ class Options:
         range: The backend's network.
         exclude: Parts of ``range`` that Whereabouts does not allocate.
         ipam: whereabouts, host-local or static.
-        slices: (node, part of ``range``) for host-local.
+        slices: Each node's part of ``range``, for host-local.
         mtu: In bytes; None for the card's.
         log_file: File on each node to which Whereabouts logs its allocations; None for no log.
         namespace: Namespace of the attachment, the example's pods, or the service account.
@@ -64,7 +80,7 @@ class Options:
     range: Network = RANGE
     exclude: tuple[Network, ...] = ()
     ipam: str = "whereabouts"
-    slices: tuple[tuple[str, Network], ...] = ()
+    slices: tuple[Slice, ...] = ()
     mtu: int | None = None
     log_file: str | None = None
     namespace: str = "default"
@@ -75,6 +91,11 @@ class Options:
     fs_group: int | None = None
     namespace_isolation: bool = False
     global_namespaces: tuple[str, ...] = ()
+
+    @property
+    def routes(self) -> bool:
+        """Whether the nodes get routes to each other's parts."""
+        return any(one.via for one in self.slices)
 
     @property
     def user(self) -> PodUser:
@@ -142,16 +163,39 @@ def _addresses(options: Options, given: dict[str, Any]) -> list[str]:
 
 def _slices(options: Options) -> list[str]:
     problems = []
-    for node, part in options.slices:
+    for node, part, _ in options.slices:
         if not within(part, options.range):
             problems.append(f"--slice {node}={part} is not within the range {options.range}")
-    nodes = [node for node, _ in options.slices]
+    nodes = [one.node for one in options.slices]
     for node in dict.fromkeys(node for node in nodes if nodes.count(node) > 1):
         problems.append(f"--slice: duplicate node {node}")
-    ordered = sorted(options.slices, key=lambda item: (item[1].version, int(item[1].network_address)))
-    for (one, first), (other, second) in pairwise(ordered):
-        if one != other and overlap(first, second):
-            problems.append(f"--slice {one}={first} and {other}={second} overlap")
+    ordered = sorted(options.slices, key=lambda one: (one.part.version, int(one.part.network_address)))
+    for one, other in pairwise(ordered):
+        if one.node != other.node and overlap(one.part, other.part):
+            problems.append(f"--slice {one.node}={one.part} and {other.node}={other.part} overlap")
+    return [*problems, *_gateways(options)]
+
+
+def _gateways(options: Options) -> list[str]:
+    with_gateway = [one for one in options.slices if one.via is not None]
+    if not with_gateway:
+        return []
+    if options.mode not in ROUTED:
+        return [f"--slice: via= is for --mode {' and '.join(ROUTED)}: in the others no node routes"]
+    problems = []
+    missing = [one.node for one in options.slices if one.via is None]
+    if missing:
+        problems.append(f"--slice: no via= for {', '.join(missing)}; valid: for all nodes, or for none")
+    for node, part, via in with_gateway:
+        assert via is not None
+        if via.version != part.version:
+            problems.append(f"--slice {node}={part},via={via}: the two are of different address families")
+        for other in options.slices:
+            if via.version == other.part.version and via in other.part:
+                problems.append(
+                    f"--slice {node}: via={via} is in the range {other.part} of {other.node}'s pods; valid: the "
+                    "address of the node itself"
+                )
     return problems
 
 
@@ -237,17 +281,19 @@ def _path(text: str) -> str:
     return text
 
 
-_SLICE = "NODE=RANGE, such as node1=fcbb:0:800:ffff:1::/80"
+_SLICE = "NODE=RANGE[,via=ADDRESS], such as node1=fcbb:0:800:ffff:1::/80"
 
 
 _node = _as(parse_subdomain, _SLICE, "its node")
 
 
-def _slice(text: str) -> tuple[str, Network]:
-    node, equals, part = text.partition("=")
-    if not equals:
+def _slice(text: str) -> Slice:
+    node, equals, rest = text.partition("=")
+    part, comma, gateway = rest.partition(",")
+    name, is_, address = gateway.partition("=")
+    if not equals or (comma and (name.strip(), is_) != ("via", "=")):
         raise ValueError(f"valid: {_SLICE}")
-    return _node(node), parse_range(part)
+    return Slice(_node(node), parse_range(part), parse_address(address) if comma else None)
 
 
 def _network(text: str) -> tuple[str, str]:
@@ -270,8 +316,8 @@ TABLE = (
            (BACKEND,), repeat=True),
     Option("ipam", "--ipam", "|".join(IPAMS), "IPAM plugin. [whereabouts]", _one_of(*IPAMS),
            (BACKEND, EXAMPLE)),
-    Option("slices", "--slice", "NODE=CIDR", "Range of one node, for host-local. Repeatable.", _slice,
-           (BACKEND,), repeat=True),
+    Option("slices", "--slice", "NODE=CIDR[,via=IP]", "Range of one node, for host-local; via: the node's own address "
+           "on the backend, for --mode l3 and l3s. Repeatable.", _slice, (BACKEND,), repeat=True),
     Option("mtu", "--mtu", "BYTES", "MTU of net1. [the MTU of --master]", _whole(1280, 65535), (BACKEND,)),
     Option("log_file", "--log-file", "FILE", "Log file of Whereabouts on each node.", _path,
            (BACKEND,)),

@@ -45,6 +45,21 @@ def parse_range(text: str) -> Network:
     return network
 
 
+def parse_address(text: str) -> Address:
+    """Parse the address of a host.
+
+    Raises:
+        ValueError: The text is not an address that other hosts can reach.
+    """
+    try:
+        address = ipaddress.ip_address(text) if text.isascii() and "%" not in text else None
+    except ValueError:
+        address = None
+    if address is None or address.is_multicast or address.is_loopback or address.is_unspecified:
+        raise ValueError("valid: the address of a node, such as fcbb:0:800::11")
+    return address
+
+
 def within(part: Network, whole: Network) -> bool:
     """Whether all of ``part`` is in ``whole``."""
     return part.version == whole.version and part.network_address in whole and part.broadcast_address in whole

@@ -1,7 +1,7 @@
 """backend-network: the attachment that gives a pod its net1, as one object or with a file on each node.
 
 The configuration is a list of plugins (CNI specification 1.0.0): the one that creates the interface, then for IPv6 the
-tuning plugin. It always sets ``cniVersion``: without it (or below 0.3.1) a pod gets its net1, but Multus writes no
+tuning plugin. It always sets ``cniVersion``: without it (or below 0.3.0) a pod gets its net1, but Multus writes no
 network-status entry for it.
 """
 
@@ -11,8 +11,9 @@ import json
 from typing import Any
 
 from torchnet.k8s.addons import node_ranges
-from torchnet.k8s.addons.addon_options import ROUTED, Options
-from torchnet.k8s.addons.ip_ranges import Network, ends
+from torchnet.k8s.addons.addon_options import ROUTED, Options, Slice
+from torchnet.k8s.addons.ip_ranges import ends
+from torchnet.network.path_diagnosis import placeholder, route_command
 from torchnet.yaml_io import Manifest
 
 CNI_VERSION = "1.0.0"
@@ -40,10 +41,13 @@ def head(options: Options) -> str:
             "node."
         )
     if options.mode in ROUTED:
-        lines.append(
-            "Each node, or the fabric between the nodes, needs a route to the range of each other node:"
-        )
-        lines += [f"  {_route(node, part, options.master)}" for node, part in options.slices]
+        if options.routes:
+            lines.append("The DaemonSet adds these routes on the other nodes:")
+        else:
+            lines.append(
+                "Each node, or the fabric between the nodes, needs a route to the range of each other node:"
+            )
+        lines += [f"  {_route(one, options.master)}" for one in options.slices]
     if options.ipam == "static":
         lines.append(
             f'Pods request their address with its prefix length: "ips": ["ADDRESS/{options.range.prefixlen}"].'
@@ -51,10 +55,9 @@ def head(options: Options) -> str:
     return "\n".join(lines)
 
 
-def _route(node: str, part: Network, card: str) -> str:
-    """Return the command that adds the route to the part of ``node``; it is to be run on the other nodes."""
-    gateway = "ADDRESS_OF_" + node.upper().replace("-", "_").replace(".", "_")
-    return f"ip {'-6 ' if part.version == 6 else ''}route replace {part} via {gateway} dev {card}"
+def _route(one: Slice, card: str) -> str:
+    """Return the command that adds the route to the part of a node; it is to be run on the other nodes."""
+    return route_command(str(one.part), str(one.via or placeholder(one.node)), card)
 
 
 def manifests(options: Options) -> list[Manifest]:
@@ -65,7 +68,7 @@ def manifests(options: Options) -> list[Manifest]:
         "metadata": {"name": options.name, "namespace": options.namespace},
     }
     if options.slices:
-        parts = {node: own(options, part) for node, part in options.slices}
+        parts = {one.node: own(options, one) for one in options.slices}
         note = (
             f"No spec: the configuration is a file on each node, {node_ranges.FOLDER}/{options.name}.conflist, because "
             "each node has its own range. Multus finds the file by the name inside it."
@@ -74,11 +77,11 @@ def manifests(options: Options) -> list[Manifest]:
     return [Manifest(body | {"spec": {"config": config(options)}})]
 
 
-def own(options: Options, part: Network) -> dict[str, str]:
-    """Return the values of the placeholders in `config` for the node that gets ``part``, by placeholder name."""
+def own(options: Options, one: Slice) -> dict[str, str]:
+    """Return the values of the placeholders in `config` for a node, by placeholder name; VIA is for its routes."""
     if options.mode in ROUTED:
-        return {"SUBNET": str(part)}
-    first, last = ends(part, options.range)
+        return {"SUBNET": str(one.part)} | ({"VIA": str(one.via)} if one.via else {})
+    first, last = ends(one.part, options.range)
     return {"FIRST": str(first), "LAST": str(last)}
 
 

@@ -36,11 +36,22 @@ FILENAME == ARGV[1] { if ($1 "" == node) { found = 1; for (i in place) value[i] 
 END { exit code }
 """
 _FILLED = f'awk -v node="$NODE_NAME" "$FILL" "$SLICES/{NODES}" "$SLICES/{TEMPLATE}"'
+# In the l3 modes with gateways: an awk program that prints each other node's range and gateway, columns 2 and 3. A
+# route that is there is left alone: replacing it would make the kernel look up all connections' routes anew.
+OTHERS = 'NR > 1 && $1 "" != node && NF > 2 { print $2, $3 }'
+_ROUTES = f"""\
+  awk -v node="$NODE_NAME" "$OTHERS" "$SLICES/{NODES}" | while read -r part via; do
+    case $part in *:*) family=-6 ;; *) family=-4 ;; esac
+    [ -n "$(ip "$family" route list "$part" via "$via" dev "$CARD")" ] ||
+      {{ ip "$family" route replace "$part" via "$via" dev "$CARD" && echo "route to $part via $via"; }}
+  done
+"""
 # The file has another extension until it is complete: Multus reads every file that ends in .conflist. It is removed
 # when the node no longer has a part of the range: the addresses may belong to another node by then.
 _SCRIPT = f"""\
 trap 'exit 0' TERM
 while :; do
+@ROUTES@\
   text=$({_FILLED})
   case $? in
   0)
@@ -89,15 +100,18 @@ _NOTES = {
 
 def _daemon_set(options: Options, name: str) -> dict[str, Any]:
     labels = {"tier": "node", "app": name}
+    routes = [{"name": "OTHERS", "value": OTHERS}, {"name": "CARD", "value": options.master}]
+    script = _SCRIPT.replace("@ROUTES@", _ROUTES if options.routes else "")
     container = {
         "name": "copy",
         "image": images.at(images.WHEREABOUTS, options.registry),
-        "command": ["/bin/sh", "-c", _SCRIPT],
+        "command": ["/bin/sh", "-c", script],
         "env": [
             from_field("NODE_NAME", "spec.nodeName"),
             {"name": "SLICES", "value": "/slices"},
             {"name": "FILL", "value": FILL},
             {"name": "TARGET", "value": f"/host{FOLDER}/{options.name}.conflist"},
+            *(routes if options.routes else []),
         ],
         "readinessProbe": {
             "exec": {"command": ["/bin/sh", "-c", f'{_FILLED} | cmp -s - "$TARGET"']},

@@ -47,6 +47,7 @@ NODE = Kind("v1", "Node", "nodes", is_namespaced=False)
 DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
+IP_POOL = Kind("whereabouts.cni.cncf.io/v1alpha1", "IPPool", "ippools")
 
 MULTI_NETWORK_POLICY = Kind("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy", "multi-networkpolicies")
 SECRET = Kind("v1", "Secret", "secrets")

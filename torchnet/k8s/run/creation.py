@@ -7,18 +7,17 @@ server's response AlreadyExists is free of races. The field manager is ``torchne
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torchnet.constants import PRIORITY_LABEL, QUEUE_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
+from torchnet.k8s.attachments.launch_check import check_launch
 from torchnet.k8s.client.api_client import ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, Kind, kind_of, run_of
 from torchnet.k8s.client.kueue_api import local_queue_kind, priority_kind, served_version
 from torchnet.k8s.client.parallel import parallel
-from torchnet.k8s.run.address_limits import check_addresses
 from torchnet.k8s.run.owner_references import has_common_owner, owned_by
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
@@ -41,13 +40,14 @@ def check(
         nnodes: How many pods the workload has.
 
     Returns:
-        A line for each thing that this user may not read, and that was not checked, and for each attachment whose IPAM
-        plugin will take minutes.
+        A line for each thing that this user may not read, and that was not checked; for each fault of an attachment
+        that does not rule out that the run works; and one if the assignment of the addresses will take minutes.
 
     Raises:
         UsageError: a run of this name, or an object of one, exists already; its queue does not exist; or Kueue would
             put it into a queue that was not asked for.
-        NetworkError: a network attachment that the pods name does not exist, or has too few addresses.
+        NetworkError: a network attachment that the pods name does not exist, or gives no pod a usable interface; or it
+            has fewer free addresses than the workers need.
         ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
     _check_name(client, objects)
@@ -56,7 +56,8 @@ def check(
         if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
             _reject_default_queue(objects, _post(client, body, dry=True))
     # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
-    lines = _check_attachments(client, attachments, nnodes)
+    lines, known = _check_attachments(client, attachments)
+    lines += check_launch(client, objects, pod, attachments, nnodes, known)
     candidate = copy.deepcopy(pod)
     candidate["metadata"]["name"] = f"{candidate['metadata']['name'][:55]}-check"
     _reject_default_queue(objects, _post(client, candidate, dry=True))
@@ -268,17 +269,20 @@ def _results_from(found: Object, body: Object) -> bool:
     return matches and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
 
 
-def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachment], nnodes: int) -> list[str]:
-    """Reject network attachments that do not exist or have too few addresses: pods would hang before they start.
+def _check_attachments(
+    client: ApiClient, attachments: Sequence[NetworkAttachment]
+) -> tuple[list[str], dict[str, Object]]:
+    """Reject network attachments that do not exist: pods would hang before they start.
 
     Returns:
         A line for each attachment that this user may not read: if it is missing, only the CNI plugin will report it.
-        One for each attachment whose addresses take minutes.
+        The others, by NAMESPACE/NAME.
     """
-    lines = []
-    for (where, name), count in Counter((one.namespace, one.name) for one in attachments).items():
+    lines, known = [], {}
+    for where, name in dict.fromkeys((one.namespace, one.name) for one in attachments):
         try:
             found = client.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
+            known[f"{where}/{name}"] = found
         except ApiRefusal as error:
             if error.status == 404:
                 raise missing_attachment_error(client, where, name) from None
@@ -286,10 +290,7 @@ def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachmen
                 raise
             what = NAD.call("get", where)
             lines.append(f"network attachment {where}/{name} is not checked: not allowed to {what}")
-            continue
-        config = str((found.get("spec") or {}).get("config") or "")
-        lines.append(check_addresses(f"{where}/{name}", config, nnodes * count))
-    return [line for line in lines if line]
+    return lines, known
 
 
 def missing_attachment_error(client: ApiClient, namespace: str, name: str) -> NetworkError:

@@ -5,10 +5,13 @@ What this user may not read is named, and counts as unknown: the test pods decid
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from torchnet.errors import NetworkError
+from torchnet.k8s.attachments.cluster_state import CONFIG_MAP, ClusterState
+from torchnet.k8s.attachments.definition import Definition
+from torchnet.k8s.attachments.lint import check_definition
+from torchnet.k8s.attachments.shared_rules import check_shared
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import DAEMONSET, NAD, NODE, POD
@@ -17,11 +20,11 @@ from torchnet.k8s.verify.check import Check, Object, unknown, unreadable
 from torchnet.k8s.verify.nodes import NodeChoice, check_nodes, choose
 from torchnet.k8s.verify.pods import PodOptions
 from torchnet.text import listed, printable
+from torchnet.units import counted
 
 SYSTEM = "kube-system"
 MULTUS = f"-n {SYSTEM} daemonset/kube-multus-ds"
 """Multus's DaemonSet as kubectl's arguments, where it has not been found under another name."""
-_OLDEST_CNI = (0, 3, 1)  # with older ones a pod gets an interface but no network-status entry
 _PAGE = 500
 
 
@@ -36,6 +39,8 @@ class Installation:
 
     def __init__(self, client: ApiClient, options: PodOptions) -> None:
         self._client, self._options = client, options
+        self._state = ClusterState(client)
+        self._definitions: dict[str, Definition] = {}
         self.choice: NodeChoice | None = None
         self.multus = MULTUS
         self.faulty: dict[str, Check] = {}
@@ -48,13 +53,50 @@ class Installation:
         """
         yield self._check_nodes()
         yield self._check_plugin("Multus", "multus")
-        whereabouts = False
         for path in dict.fromkeys((one.namespace, one.name) for one in self._options.networks):
-            check, ipam = check_attachment(self._client, path)
-            whereabouts = whereabouts or ipam == "whereabouts"  # the other IPAM plugins need no daemon
-            yield check
-        if whereabouts:
+            yield from self._check_attachment(*path)
+        # The other IPAM plugins need no daemon.
+        configs = [one.parsed for one in self._definitions.values()]
+        if any(one is not None and one.ipam_type == "whereabouts" for one in configs):
             yield self._check_plugin("Whereabouts", "whereabouts")
+        yield from self._check_shared()
+
+    def _check_attachment(self, namespace: str, name: str) -> Iterator[Check]:
+        title = f"attachment {namespace}/{name}"
+        try:
+            definition = self._state.definition(namespace, name)
+        except ApiRefusal as error:
+            if error.status != 404:
+                yield unreadable(title, error)
+                return
+            absent = missing_attachment_error(self._client, namespace, name)
+            yield Check(title, False, absent.text, absent.fix)
+            return
+        self._definitions[definition.path] = definition
+        while self._state.skipped:
+            yield unknown(title, self._state.skipped.pop(0), CONFIG_MAP.call("get", SYSTEM).question)
+        count = None if self.choice is None else len(self.choice.usable) + len(self.choice.left_out)
+        usable = None if self.choice is None else self.choice.usable
+        yield from check_configuration(title, definition, count, usable)
+
+    def _check_shared(self) -> Iterator[Check]:
+        """Compare the attachments with all others that this user may list."""
+        title = "other attachments"
+        try:
+            found = self._state.definitions(self._options.networks[0].namespace, ())
+        except NetworkError:
+            return  # the check of each attachment has said so
+        except ApiRefusal as error:
+            yield unreadable(title, error)
+            return
+        paths = [one.path for one in self._options.networks]
+        own = {one.path: one for one in found if one.path in paths} | self._definitions
+        others = [one for one in found if one.path not in own]
+        for definition, finding in check_shared([*own.values()], others):
+            fix = finding.fix or f"torchnet network lint -n {definition.namespace}"
+            yield unknown(f"attachment {definition.path}", finding.sentence, fix)
+        for line in self._state.skipped:
+            yield unknown(title, line, NAD.call("list", "").question)
 
     def _check_nodes(self) -> Check:
         selector = self._options.node_selector
@@ -171,61 +213,34 @@ def _daemonsets(client: ApiClient, query: dict[str, str]) -> tuple[Sequence[Obje
     return found.get("items") or (), True
 
 
-def check_attachment(client: ApiClient, network: tuple[str, str]) -> tuple[Check, str]:
-    """Check an attachment (namespace, name); also return the type of its IPAM plugin ("" if unknown)."""
-    namespace, name = network
-    title = f"attachment {namespace}/{name}"
-    try:
-        found = client.call("GET", NAD.path(namespace, name), NAD.call("get", namespace, name))
-    except ApiRefusal as error:
-        if error.status != 404:
-            return unreadable(title, error), ""
-        absent = missing_attachment_error(client, namespace, name)
-        return Check(title, False, absent.text, absent.fix), ""
-    text = str((found.get("spec") or {}).get("config") or "")
-    if not text:
+def check_configuration(
+    title: str, definition: Definition, count: int | None = None, usable: Sequence[str] | None = None
+) -> list[Check]:
+    """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure.
+
+    A fault with which pods start is unknown: the test pods decide.
+
+    Args:
+        count: How many nodes the cluster has; None if unknown.
+        usable: The nodes that can run the test pods; None if unknown.
+    """
+    if not definition.config and not definition.node_configs:
         evidence = (
             "no inline configuration: Multus reads a file on each node, which only the test pods can check"
         )
-        return Check(title, True, evidence), ""
-    return check_configuration(title, text), _addresses_by(text)
-
-
-def _main(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the plugin that creates the interface."""
-    plugins = config.get("plugins")
-    first = plugins[0] if isinstance(plugins, list) and plugins else None
-    return first if isinstance(first, dict) else config
-
-
-def _addresses_by(text: str) -> str:
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    ipam = _main(config).get("ipam") if isinstance(config, dict) else None
-    return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
-
-
-def check_configuration(title: str, text: str) -> Check:
-    """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure."""
-    fix = "torchnet manifests backend-network | kubectl apply -f -"
-    try:
-        config = json.loads(text)
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except (ValueError, RecursionError):
-        return Check(title, False, "its configuration is not a JSON object", fix)
-    version = str(config.get("cniVersion") or "")
-    parts = version.split(".")
-    if not all(part.isascii() and part.isdigit() for part in parts) or tuple(map(int, parts)) < _OLDEST_CNI:
-        evidence = f"cniVersion is {version!r}: Multus writes no network-status before 0.3.1"
-        return Check(title, False, printable(evidence, 200), 'add "cniVersion": "1.0.0" to its configuration')
-    main = _main(config)
-    kind = str(main.get("type") or "")
-    if not kind:
-        return Check(title, False, "its configuration has no type, so no plugin creates the interface", fix)
-    ipam = main.get("ipam")
-    words = [f"{kind} on {main['master']}" if main.get("master") else kind]
-    words += [f"addresses by {ipam.get('type')}"] if isinstance(ipam, dict) else []
-    return Check(title, True, printable(", ".join([*words, f"cniVersion {version}"]), 200))
+        return [Check(title, True, evidence)]
+    findings = check_definition(definition, count, usable)
+    # A node without a file, which is a warning about the whole, is no fault of the attachment: but no pod starts there.
+    faults = [one for one in findings if one.level == "fault" or not one.path]
+    fix = f"torchnet network lint -n {definition.namespace}"
+    config = definition.parsed
+    if config is None or any(one.blocks for one in faults):
+        evidence = "; ".join(one.sentence for one in faults if one.blocks)
+        return [Check(title, False, printable(evidence, 400), fix)]
+    main = config.main
+    words = [f"{main.type} on {config.master}" if config.master else main.type]
+    words += [f"addresses by {config.ipam_type}"] if config.ipam_type else []
+    words.append(f"cniVersion {config.body.get('cniVersion') or 'of the list'}")
+    words += [f"files of {counted(len(definition.node_configs), 'node')}"] if not definition.config else []
+    checks = [Check(title, True, printable(", ".join(words), 200))]
+    return checks + [unknown(title, one.sentence, one.fix or fix) for one in faults]

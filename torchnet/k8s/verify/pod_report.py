@@ -158,7 +158,7 @@ def address_of(body: Object, network: NetworkAttachment) -> str:
             return str(entry.ips[0])
     raise NetworkError(
         f"{meta['name']}'s network-status has no address of {network.path} on {network.interface}",
-        fix="the attachment's cniVersion must be 0.3.1 or newer, and it needs an ipam",
+        fix="the attachment's cniVersion must be 0.3.0 or newer, and it needs an ipam",
     )
 
 

@@ -96,6 +96,20 @@ def test_hostile_values_are_refused_by_every_flag(text: str) -> None:
             for text in ("n", "=fcbb::/80", "N=fcbb::/80", "n=", "n=x", "a..b=fcbb::/80", "a/b=fcbb::/80")
         ),
         *(
+            ("slices", f"n=fcbb:0:800:ffff:1::/80,{text}")
+            for text in (
+                "",
+                "via",
+                "via=",
+                "via=x",
+                "gw=fcbb::1",
+                "via=ff02::1",
+                "via=::1",
+                "via=fe80::1%ens5",
+                "via=a,b",
+            )
+        ),
+        *(
             ("log_file", text)
             for text in ("x.log", "/var/log", "/var/log/../x", "/var/log/a b", "/etc/x", "/var/log//x")
         ),

@@ -12,8 +12,10 @@ import yaml
 
 from tests.unit.manifested import CASES, IDS, SLICES, Object, containers, file_of, nodes_of, objects
 from torchnet.cli import main
+from torchnet.errors import UsageError
 from torchnet.k8s.addons import node_ranges
-from torchnet.k8s.addons.addon_options import BACKEND
+from torchnet.k8s.addons.addon_options import BACKEND, parse
+from torchnet.k8s.addons.catalog import render
 
 
 def configurations(all_objects: list[Object]) -> list[Object]:
@@ -81,6 +83,44 @@ def test_in_l2_all_pods_are_on_one_link_and_in_l3_a_route_leads_to_the_others() 
         assert ipam["routes"] == [{"dst": "fcbb:0:800:ffff::/64"}]
         subnets.append(ipam["ranges"][0][0]["subnet"])
     assert subnets == [part.partition("=")[2] for part in SLICES]
+
+
+GATEWAYS = [f"{one},via=fcbb::{number}" for number, one in enumerate(SLICES, 11)]
+
+
+def test_with_gateways_the_daemon_set_adds_the_routes_that_the_head_shows() -> None:
+    for mode in ("l3", "l3s"):
+        options = parse(BACKEND, {"mode": mode, "slices": GATEWAYS})
+        manifests, head = render(BACKEND, options)
+        _, files, daemon = (dict(manifest.body) for manifest in manifests)
+        assert "The DaemonSet adds these routes" in head
+        for part, gateway in (one.partition("=")[2].split(",via=") for one in GATEWAYS):
+            assert f"ip -6 route replace {part} via {gateway} dev ens5" in head
+            assert any(line.split()[1:] == [part, gateway] for line in files["data"]["nodes"].splitlines())
+        (container,) = containers(daemon)
+        assert "ip " in container["command"][2]
+        assert {one["name"]: one.get("value") for one in container["env"]}["CARD"] == "ens5"
+        # The file itself is the same as without them.
+        without = objects(BACKEND, {"mode": mode, "slices": SLICES})
+        assert files["data"]["template.conflist"] == without[1]["data"]["template.conflist"]
+        assert "ip " not in next(containers(without[2]))["command"][2]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"slices": GATEWAYS}, "via= is for --mode l3"),
+        ({"mode": "l3", "slices": [GATEWAYS[0], SLICES[1]]}, "no via= for node2"),
+        ({"mode": "l3", "slices": [f"{SLICES[0]},via=10.0.0.1", GATEWAYS[1]]}, "different address families"),
+        (
+            {"mode": "l3", "slices": [f"{SLICES[0]},via={SLICES[1].partition('=')[2][:-3]}9", GATEWAYS[1]]},
+            "pods; valid",
+        ),
+    ],
+)
+def test_gateways_that_cannot_work_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse(BACKEND, given)
 
 
 def test_an_ipv4_part_leaves_out_what_is_no_address() -> None:

@@ -51,21 +51,29 @@ def test_an_attachment_that_is_not_there_is_the_networks(server: Server, client:
 
 
 def attachment(range_: str) -> Answer:
-    config = {"type": "macvlan", "ipam": {"type": "whereabouts", "range": range_}}
+    ipam = {"type": "whereabouts", "range": range_}
+    config = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5", "ipam": ipam}
     return 200, {}, {"spec": {"config": json.dumps(config)}}
 
 
+NONE: Answer = (200, {}, {"items": []})  # what may be listed; the attachments are read by their names
+
+
 def test_a_range_that_is_too_small_for_all_rails_is_refused(server: Server, client: ApiClient) -> None:
-    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), TAKEN]
-    check(client, OBJECTS, POD, ATTACHMENTS, 3)
-    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), TAKEN]
-    with pytest.raises(NetworkError, match="6 addresses in 10.0.0.0/29, and the workers need 8"):
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), NONE, MISSING, NONE, TAKEN]
+    (line,) = check(client, OBJECTS, POD, ATTACHMENTS, 3)
+    assert "net1 and net1 get addresses of 10.0.0.0/29" in line
+    asked = [path.partition("?")[0] for _, _, path, _ in server.asked]
+    assert len([path for path in asked if path.endswith("/backend-network")]) == 1, "it is read once"
+    assert asked[5].endswith("/namespaces/kube-system/ippools/10.0.0.0-29")
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), NONE, MISSING, NONE]
+    with pytest.raises(NetworkError, match="4 workers with 2 interfaces each, 6 addresses free of 6"):
         check(client, OBJECTS, POD, ATTACHMENTS, 4)
 
 
 def test_addresses_that_take_minutes_are_told(server: Server, client: ApiClient) -> None:
-    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/16"), TAKEN]
-    (line,) = check(client, OBJECTS, POD, ATTACHMENTS, 500)
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/16"), NONE, MISSING, NONE, TAKEN]
+    line = check(client, OBJECTS, POD, ATTACHMENTS, 500)[-1]
     assert "the workers' 1000 addresses take about 9 min" in line
 
 
@@ -73,7 +81,9 @@ def test_an_attachment_that_may_not_be_read_is_named_and_no_failure(
     server: Server, client: ApiClient
 ) -> None:
     text = 'network-attachment-definitions "backend-network" is forbidden: User "x" cannot get resource'
-    server.answers = [MISSING, TAKEN, TAKEN, (403, {}, {"reason": "Forbidden", "message": text}), TAKEN]
+    forbidden: Answer = (403, {}, {"reason": "Forbidden", "message": text})
+    # Of the attachment, of all attachments, and of the namespace's.
+    server.answers = [MISSING, TAKEN, TAKEN, *[forbidden] * 5, TAKEN]
     (line,) = check(client, OBJECTS, POD, ATTACHMENTS)
     assert line.startswith("network attachment ml/backend-network is not checked: not allowed to get ")
     assert "dryRun=All" in server.asked[-1][2], "the pod is still tried"

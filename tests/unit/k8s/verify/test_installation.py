@@ -11,6 +11,7 @@ from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
 from tests.unit.verify_reports import OPTIONS
 from torchnet.errors import ClusterError
+from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.verify import verification
 from torchnet.k8s.verify.check import Check
@@ -18,7 +19,8 @@ from torchnet.k8s.verify.installation import Installation, check_configuration
 
 NODES = ["node1", "node2"]
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
-GOOD = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5", "ipam": {"type": "whereabouts"}}
+RANGE = {"type": "whereabouts", "range": "10.9.0.0/24"}
+GOOD = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5", "ipam": RANGE}
 
 server = pytest.fixture(serving)
 client = pytest.fixture(api_answers.client)
@@ -56,7 +58,8 @@ def paths(server: Server) -> list[str]:
 
 LISTED = items(*({"metadata": {"name": name}, "status": READY} for name in NODES))
 RUNNING = items(*map(daemon, NODES))
-STATIC = {**GOOD, "ipam": {"type": "static"}}
+SLICE = {"type": "host-local", "ranges": [[{"subnet": "@range@"}]]}
+STATIC = {**GOOD, "capabilities": {"ips": True}, "ipam": {"type": "static"}}
 
 
 def checked(client: ApiClient) -> tuple[dict[str, Check], Installation]:
@@ -99,10 +102,10 @@ def test_daemons_on_nodes_that_take_no_part_do_not_count(server: Server, client:
 @pytest.mark.parametrize(
     ("config", "asked"),
     [
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "whereabouts"}}]}, True),
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "host-local"}}]}, False),
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "static"}}]}, False),
-        ({"type": "macvlan", "ipam": {"type": "whereabouts"}}, True),
+        ({"plugins": [GOOD]}, True),
+        ({"plugins": [{**GOOD, "ipam": {"type": "dhcp"}}]}, False),
+        ({"plugins": [STATIC]}, False),
+        (GOOD, True),
         (None, False),  # its configuration is a file on each node
     ],
 )
@@ -111,7 +114,8 @@ def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
 ) -> None:
     spec = {} if config is None else {"config": json.dumps({"cniVersion": "1.0.0"} | config)}
     multus = [items(daemonset("kube-system")), RUNNING]
-    server.answers = [LISTED, *multus, (200, {}, {"spec": spec}), *(multus if asked else [])]
+    files: list[Answer] = [] if config else [(404, {}, {"message": "not found"})]  # of the nodes
+    server.answers = [LISTED, *multus, (200, {}, {"spec": spec}), *files, *(multus if asked else [])]
     checks = list(verification.verify(client, "ml", OPTIONS, lambda: False))
     assert [check.result for check in checks] == ["ok"] * (4 if asked else 3), checks
     assert ("Whereabouts" in [check.name for check in checks]) is asked
@@ -182,19 +186,85 @@ def test_nodes_are_read_in_pages(server: Server, client: ApiClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "good", "said"),
+    ("config", "results", "said"),
     [
-        (GOOD, True, "macvlan on ens5, addresses by whereabouts, cniVersion 1.0.0"),
-        ({**GOOD, "cniVersion": "0.3.1"}, True, "0.3.1"),
-        ({"cniVersion": "1.0.0", "plugins": [{"type": "ipvlan", "master": "ens5"}]}, True, "ipvlan on ens5"),
-        ({**GOOD, "cniVersion": "0.2.0"}, False, "no network-status"),
-        ({key: value for key, value in GOOD.items() if key != "cniVersion"}, False, "no network-status"),
-        ({"cniVersion": "1.0.0", "ipam": {}}, False, "no type"),
-        ([], False, "JSON object"),
-        ({**GOOD, "cniVersion": "one"}, False, "'one'"),
+        (GOOD, ["ok"], "macvlan on ens5, addresses by whereabouts, cniVersion 1.0.0"),
+        ({**GOOD, "cniVersion": "0.3.0"}, ["ok"], "0.3.0"),
+        ({"cniVersion": "1.0.0", "plugins": [{**GOOD, "type": "ipvlan"}]}, ["ok"], "ipvlan on ens5"),
+        ({**GOOD, "cniVersion": "0.2.0"}, ["fail"], "no network-status"),
+        ({key: value for key, value in GOOD.items() if key != "cniVersion"}, ["fail"], "no network-status"),
+        ({"cniVersion": "1.0.0", "ipam": {}}, ["fail"], "neither a plugin with a type nor a list"),
+        ([], ["fail"], "is not a JSON object"),
+        ({**GOOD, "cniVersion": "one"}, ["fail"], '"one" is not a version'),
+        ({**GOOD, "type": "ipvlan", "mode": "l3"}, ["ok", "unknown"], "l3 with one range for all nodes"),
     ],
 )
-def test_an_attachments_configuration(config: object, good: bool, said: str) -> None:
-    found = check_configuration("attachment", json.dumps(config))
-    assert (found.good, said in found.evidence) == (good, True), found
-    assert good or found.fix
+def test_an_attachments_configuration(config: object, results: list[str], said: str) -> None:
+    found = check_configuration("attachment", Definition("ml", "net", json.dumps(config)))
+    assert [one.result for one in found] == results
+    assert said in found[-1].evidence
+    assert found[-1].fix or results == ["ok"]
+
+
+def test_a_mode_that_routes_is_no_fault_on_a_single_node() -> None:
+    text = json.dumps({**GOOD, "type": "ipvlan", "mode": "l3"})
+    assert len(check_configuration("attachment", Definition("ml", "net", text), count=1)) == 1
+
+
+def test_attachments_are_compared_with_those_of_other_namespaces(server: Server, client: ApiClient) -> None:
+    def named(namespace: str, name: str, **changes: str) -> dict[str, Any]:
+        return {
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"config": json.dumps({**STATIC, **changes})},
+        }
+
+    network = OPTIONS.networks[0]
+    files = {"metadata": {"name": "files", "namespace": "other"}, "spec": {}}
+    own, other = named(network.namespace, network.name), named("other", "net", type="ipvlan")
+    server.answers = [
+        LISTED,
+        items(daemonset("kube-system")),
+        RUNNING,
+        attachment(STATIC),
+        items(own, other, files),
+    ]
+    found = [one for one in Installation(client, OPTIONS).checks() if one.result != "ok"]
+    assert [(one.result, one.name) for one in found] == [("unknown", f"attachment {network.path}")]
+    assert "macvlan on ens5, which has ipvlan in other/net" in found[0].evidence
+    assert not any("configmaps" in path for path in paths(server)), "the files of others are not read"
+
+
+def test_the_files_of_the_nodes_are_checked_like_an_inline_configuration(
+    server: Server, client: ApiClient
+) -> None:
+    """Here node1 has no route to node2's range, node3 no file, and node2 an old one."""
+    network = OPTIONS.networks[0]
+    template = json.dumps({"cniVersion": "1.0.0", "name": network.name, **STATIC} | {"ipam": SLICE})
+    data = {"template.conflist": template, "nodes": "node range\nnode1 10.9.1.0/24\nnode2 10.9.2.0/24\n"}
+    three = items(*LISTED[2]["items"], {"metadata": {"name": "node3"}, "status": READY})
+    late = daemon("node2") | {"status": {"conditions": []}}
+    server.answers = [
+        *(three, items(daemonset("kube-system")), items(*map(daemon, (*NODES, "node3")))),
+        *((200, {}, {"spec": {}}), (200, {}, {"data": data}), items(daemon("node1"), late), items()),
+    ]
+    title = f"attachment {network.path}"
+    found = [check for check in Installation(client, OPTIONS).checks() if check.name == title]
+    assert (found[0].result, found[0].evidence) == (
+        "ok",
+        "macvlan on ens5, addresses by host-local, cniVersion 1.0.0, files of 2 nodes",
+    )
+    assert {check.result for check in found[1:]} == {"unknown"}
+    said = "; ".join(check.evidence for check in found[1:])
+    assert "no route on node1 to the range of node2" in said
+    assert "no part of the range for node3" in said
+    assert "the file is missing or old on node2" in said
+    assert paths(server).count("/api/v1/namespaces/kube-system/configmaps/backend-network-slices") == 1
+
+
+def test_files_that_may_not_be_read_are_unknown(server: Server, client: ApiClient) -> None:
+    multus = (items(daemonset("kube-system")), RUNNING)
+    server.answers = [LISTED, *multus, (200, {}, {"spec": {}}), denied("get", "configmaps"), items()]
+    checks = list(Installation(client, OPTIONS).checks())
+    assert [check.result for check in checks] == ["ok", "ok", "unknown", "ok"]
+    assert "the files of the nodes are not checked: not allowed to get configmaps" in checks[2].evidence
+    assert checks[2].fix == "kubectl auth can-i get configmaps -n kube-system"

@@ -11,6 +11,7 @@ import pytest
 from tests import golden
 from tests.unit.verify_reports import NETWORK, OPTIONS, body, result, state
 from torchnet.errors import NetworkError
+from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.verify.check import Check
 from torchnet.k8s.verify.installation import check_configuration
 from torchnet.k8s.verify.nodes import NodeChoice, check_nodes, choose
@@ -19,7 +20,7 @@ from torchnet.k8s.verify.verification import judge_two
 from torchnet.network.attachment import NetworkAttachment
 
 NODES = ("node1", "node2")
-WITHOUT = {"cniVersion": "1.0.0", "master": "ens5", "ipam": {"type": "whereabouts"}}
+WITHOUT = {"cniVersion": "1.0.0", "master": "ens5", "ipam": {"type": "whereabouts", "range": "fd00::/64"}}
 GOOD = WITHOUT | {"type": "macvlan"}
 Said = tuple[dict[str, Any], dict[str, Any]]
 FIRST = (body(0, "node1"), state(0))
@@ -108,7 +109,11 @@ def test_the_wording_of_the_checks() -> None:
     checks = [
         check_nodes(choose([], {}, []), {}),
         check_nodes(NodeChoice(NODES, {"node3": "not Ready"}), {}),
-        *(check_configuration("attachment ml/net", json.dumps(config)) for config in configurations),
+        *(
+            check
+            for config in configurations
+            for check in check_configuration("attachment ml/net", Definition("ml", "net", json.dumps(config)))
+        ),
         *judged(FIRST, SECOND),
         *judged((body(0, "node1", "fd00::99"), state(0)), unreached),
         *judged(FIRST, same, nodes=("node1",)),
