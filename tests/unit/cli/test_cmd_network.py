@@ -69,7 +69,7 @@ def test_the_wording_of_faults(
     Path("net.conflist").write_text(
         json.dumps(config(plugin(ipam={"type": "host-local", "ranges": []}), name=None))
     )
-    Path("broken.json").write_text('{"type": "ipvlan",}')
+    Path("broken.json").write_text('{"type": "ipvlan" "mode": "l2"}')
     Path("good.json").write_text(json.dumps(config()))
     code, text, err = run(capsys, "lint", "guide.yaml", "net.conflist", "broken.json")
     assert (code, err) == (4, "")
