@@ -40,10 +40,7 @@ def up() -> None:
     start_etcd()
     start_apiserver()
     start_controller_manager()
-    start(
-        *("scheduler", *PREFIX, recipes.kubernetes.folder / "kube-scheduler", *_COMMON),
-        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
-    )
+    start_scheduler()
     start_dns()
 
 
@@ -67,6 +64,13 @@ def start_controller_manager(*more: str) -> None:
         *(f"--root-ca-file={root}", f"--cluster-signing-cert-file={root}"),
         f"--cluster-signing-key-file={PKI / 'ca.key'}",
         *("--node-monitor-period=1s", "--node-monitor-grace-period=8s", *more),
+    )
+
+
+def start_scheduler() -> None:
+    start(
+        *("scheduler", *PREFIX, recipes.kubernetes.folder / "kube-scheduler", *_COMMON),
+        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
     )
 
 

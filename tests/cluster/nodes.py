@@ -138,7 +138,7 @@ def _fill(node: str, disk: Path) -> None:
     shutil.copytree("/usr/lib/cni", disk / "opt/cni/bin")
     files = {
         "etc/cni/net.d/10-primary.conflist": json.dumps(primary(node), indent=1),
-        "etc/kubernetes/kubelet.json": json.dumps(_kubelet(node), indent=1),
+        "etc/kubernetes/kubelet.json": json.dumps(kubelet_configuration(node), indent=1),
         "etc/kubernetes/containerd.toml": CONTAINERD,
         # Names that nobody serves fail at once.
         "etc/kubernetes/resolv.conf": "nameserver 127.0.0.1\n",
@@ -177,7 +177,7 @@ def primary(node: str) -> dict[str, object]:
     return {"cniVersion": "1.0.0", "name": "primary", "plugins": [bridge, ports]}
 
 
-def _kubelet(node: str) -> dict[str, object]:
+def kubelet_configuration(node: str) -> dict[str, object]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

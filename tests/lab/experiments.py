@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from tests.cluster.addons import ROOT
 from tests.cluster.control_plane import kubectl
 from tests.cluster.places import RUN
 from tests.cluster.shell import ClusterFailure, say, timed
-from tests.lab import attachments, lab, launches, nodes, pods, samples
+from tests.lab import attachments, kubelets, lab, launches, nodes, pods, samples
 from tests.lab.all_reduce import STARTED
 from tests.lab.attachments import Refusal
 from tests.lab.cases import (
@@ -172,8 +173,8 @@ class Table:
         with only_known_macs():
             found["ipvlan"] = ending(launches.launch(four[::2]))
 
-    def trained(self, four: list[Pod], found: dict[str, Any]) -> None:
-        """launch/train.py on a worker of each node, and what the guide looks at: the pods' net1, and a ping."""
+    def looked(self, four: list[Pod], found: dict[str, Any]) -> None:
+        """What the guide looks at: the pods' net1, and a ping."""
         two = four[::2]
         addresses = [pod.status_entry("net1")["ips"][0] for pod in two]
         path = r"{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}"
@@ -189,9 +190,26 @@ class Table:
             ),
             f"ping6 -c 3 {addresses[1]}": two[0].inside("ping6", "-c", "3", addresses[1]),
         }
-        outcome = launches.launch(two, TRAIN, "--epochs", "4")
-        found |= ending(outcome) | {"receipt": outcome.receipt}
-        found["said"] = [line for line in outcome.logs[0].splitlines() if not line.startswith("torchnet: ")]
+
+    def trained(self, found: dict[str, Any]) -> None:
+        """`torchnet launch launch/train.py` on kubelets, over the attachment that torchnet prints by default.
+
+        The last experiment: from now on, the nodes' pods are the kubelets'.
+        """
+        kubelets.start(self.lab)
+        found["nodes"] = kubectl("get", "nodes", "-o", "wide")
+        objects = attachments.printed("--namespace", "default")
+        if isinstance(objects, Refusal):
+            raise ClusterFailure(objects.text)
+        kubectl("apply", "-f", "-", input="\n---\n".join(map(json.dumps, objects)))
+        with tempfile.TemporaryDirectory() as folder:
+            receipt = Path(folder, "receipt.json")
+            before = {node.name: _sent(node) for node in self.lab.nodes}
+            done = kubelets.launch("--json", receipt, TRAIN, "--epochs", "4", folder=Path(folder))
+            found |= {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+            found["ens5"] = {node.name: _sent(node) - before[node.name] for node in self.lab.nodes}
+            found["receipt"] = json.loads(receipt.read_text())
+        found["left"] = kubectl("get", "pods,jobs,configmaps,secrets", "-l", "torchnet.alt/run", "-o", "name")
 
     def routed(self, found: dict[str, Any]) -> None:
         """A router between the nodes' segments, each a /64 of its own: l3, with the routes on the router."""
@@ -235,7 +253,7 @@ class Table:
 
 # By row; they use its pods.
 EXPERIMENTS: dict[str, dict[str, Callable[[Table, list[Pod], dict[str, Any]], None]]] = {
-    "ipvlan l2 whereabouts": {"training": Table.trained},
+    "ipvlan l2 whereabouts": {"guide": Table.looked},
     "ipvlan l2 static": {"mac filter ipvlan": Table.filtered_ipvlan},
     "macvlan bridge static": {"mac filter": Table.filtered},
 }
@@ -300,6 +318,12 @@ def _counted(four: list[Pod]) -> dict[str, int]:
     for one in (one for links in shown for one in links if one["ifname"] in counted):
         counted[one["ifname"]] += one["stats64"]["tx"]["bytes"]
     return counted
+
+
+def _sent(node: nodes.Node) -> int:
+    """The bytes that the node's card has sent since its start."""
+    (shown,) = json.loads(node.run("ip", "-s", "-json", "link", "show", "dev", "ens5"))
+    return int(shown["stats64"]["tx"]["bytes"])
 
 
 def _net1(pod: Pod) -> dict[str, Any]:
@@ -376,6 +400,9 @@ def run(file: Path, parts: Sequence[str] = ()) -> None:
         if wanted("router"):
             with timed("router"):
                 table.experiment("router", table.routed)
+        if wanted("training"):
+            with timed("training"):
+                table.experiment("training", table.trained)
         table.found["seconds"] = round(time.monotonic() - began, 1)
         table.save()
     finally:

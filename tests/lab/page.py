@@ -30,9 +30,9 @@ _HEAD = f"""\
 <!-- Written by the tests (tests/lab/page.py): TESTS_OF_TORCHNET_UPDATE_GOLDEN=1 python -m pytest tests/lab -->
 
 Each cell ran on two nodes with kernels of their own (user-mode Linux), where the real Multus, Whereabouts and CNI
-plugins were called as a container runtime calls them: ADD and DEL. No kubelet took part. (Where Multus waited in vain
-for the API server, ADD was called again, as a kubelet does.) The attachments are those that `torchnet manifests
-backend-network` prints, unless the last column says otherwise. The pods are those that `torchnet launch --dry-run`
+plugins were called as a container runtime calls them: ADD and DEL. No kubelet took part, but for the last section.
+(Where Multus waited in vain for the API server, ADD was called again, as a kubelet does.) The attachments are those
+that `torchnet manifests backend-network` prints, unless the last column says otherwise. The pods are those that `torchnet launch --dry-run`
 prints: the test created them, and ran their containers' commands with their environment and volumes, as root. What
 `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported beforehand, once on each
 node.
@@ -101,6 +101,7 @@ def render(found: dict[str, Any]) -> str:
     ]
     lines += _about_router(tried.get("router"))
     lines += _about_samples(tried.get("samples"))
+    lines += _about_guide(tried.get("guide"))
     lines += _about_training(tried.get("training"))
     return "\n".join(lines).rstrip() + "\n"
 
@@ -237,9 +238,12 @@ def _about_samples(found: dict[str, Any] | None) -> list[str]:
 def _about_training(found: dict[str, Any] | None) -> list[str]:
     if not found or "receipt" not in found:
         return []
+    _require(found["code"] == 0 and found["nodes"].count(" Ready ") == 2, "the training ran on two kubelets")
     text = (
-        "[launch/train.py](../launch/train.py) on one worker of each node, over ipvlan in mode l2 with addresses of "
-        f"Whereabouts, ended with exit code {found['code']}. Its receipt:"
+        "Finally, each node got a real kubelet and containerd, and the cluster the manifests of Multus and Whereabouts "
+        "as they are in [manifests](../manifests), and the attachment that `torchnet manifests backend-network` prints "
+        "by default. `torchnet launch` of [launch/train.py](../launch/train.py) on two nodes ended with exit code "
+        f"{found['code']}. Its receipt:"
     )
     receipt = table.render(Receipt.model_validate(found["receipt"]), columns=WIDTH)
     lines = [
@@ -250,15 +254,22 @@ def _about_training(found: dict[str, Any] | None) -> list[str]:
         "",
         *_figures(receipt.splitlines()),
     ]
-    lines += ["", "The last lines of rank 0:", "", *_figures(found["said"][-3:]), ""]
+    said = found["out"].splitlines()[-3:]
+    return [*lines, "", "Its last lines of output:", "", *_figures(said), ""]
+
+
+def _about_guide(found: dict[str, Any] | None) -> list[str]:
+    if not found or "looks" not in found:
+        return []
     text = (
-        "Before it, [the guide's](../manifests/multus-guide.md#verifying-the-setup) commands for the pods and their "
-        "networks printed this. `net.py` of the example pods is for images that have no `ip` and no `ping`."
+        "In pods of the table's first row, [the guide's](../manifests/multus-guide.md#verifying-the-setup) commands "
+        "for the pods and their networks printed this. `net.py` of the example pods is for images that have no `ip` "
+        "and no `ping`."
     )
     looks: list[str] = []
     for command, printed in found["looks"].items():
         looks += ["", f"$ {command}", *(line.rstrip() for line in printed.rstrip().splitlines())]
-    return [*lines, textwrap.fill(text, WIDTH), "", *_figures(looks[1:])]
+    return ["", "## The guide's commands", "", textwrap.fill(text, WIDTH), "", *_figures(looks[1:])]
 
 
 def _figures(lines: list[str]) -> list[str]:
