@@ -31,6 +31,7 @@ PRELOADED = SCRIPT.with_name("preloaded.py")
 IMAGE = "localhost/torchnet/none:1"  # nothing runs it
 ARCHIVE = "/torchnet/torchnet.zip"  # in a pod
 TIMEOUT = 180.0
+_RUN = "name-of-the-run"
 # On a busy machine a node can be silent for long.
 FLAGS = ("--start-timeout", "60s", "--link-grace", "60s")
 _RECEIPT = re.compile(r"^torchnet: receipt: (\{.*\})$", re.MULTILINE)
@@ -55,16 +56,20 @@ class Outcome:
         return str(found.get("text", ""))
 
 
-@cache
-def rendered(run: str, nnodes: int, command: tuple[str, ...] = (str(SCRIPT),)) -> list[dict[str, Any]]:
+def rendered(run: str, nnodes: int) -> list[dict[str, Any]]:
     """The objects of a run of plain pods, as `torchnet launch --dry-run` prints them."""
-    words = ["launch", "--on", "kubernetes", "--dry-run", "-o", "json", "--kind", "pods", "--run-id", run]
+    return list(json.loads(_rendered(nnodes).replace(_RUN, run))["items"])
+
+
+@cache
+def _rendered(nnodes: int) -> str:
+    """Printed once for all runs: each time is a start of Python."""
+    words = ["launch", "--on", "kubernetes", "--dry-run", "-o", "json", "--kind", "pods", "--run-id", _RUN]
     words += ["--nnodes", f"{nnodes}", "-n", "default", "--network", f"default/{NAME}", *FLAGS]
     # The nodes see the machine's files: they are the image.
     words += ["--image", IMAGE, "--code", "image"]
-    words += ["--no-python", sys.executable, "-S", str(PRELOADED), "run", *command]
-    printed = json.loads(run_here(sys.executable, "-m", "torchnet", *words, cwd=ROOT))
-    return list(printed["items"])
+    words += ["--no-python", sys.executable, "-S", str(PRELOADED), "run", str(SCRIPT)]
+    return run_here(sys.executable, "-m", "torchnet", *words, cwd=ROOT)
 
 
 def create_service(run: str, nnodes: int) -> None:
@@ -82,10 +87,10 @@ def run_of(pod: Pod) -> str:
     return pod.name.rpartition("-")[0]
 
 
-def launch(pods: list[Pod], *command: str | Path) -> Outcome:
-    """Run the command (`SCRIPT`) in these pods, one worker each; rank 0 is the first."""
+def launch(pods: list[Pod]) -> Outcome:
+    """Run `SCRIPT` in these pods, one worker each; rank 0 is the first."""
     began = time.monotonic()
-    objects = rendered(run_of(pods[0]), len(pods), *([tuple(map(str, command))] if command else []))
+    objects = rendered(run_of(pods[0]), len(pods))
     bodies = of_kind(objects, "Pod")
 
     def worker(pod: Pod) -> Answer:

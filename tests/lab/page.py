@@ -32,10 +32,10 @@ _HEAD = f"""\
 Each cell ran on two nodes with kernels of their own (user-mode Linux), where the real Multus, Whereabouts and CNI
 plugins were called as a container runtime calls them: ADD and DEL. No kubelet took part, but for the last section.
 (Where Multus waited in vain for the API server, ADD was called again, as a kubelet does.) The attachments are those
-that `torchnet manifests backend-network` prints, unless the last column says otherwise. The pods are those that `torchnet launch --dry-run`
-prints: the test created them, and ran their containers' commands with their environment and volumes, as root. What
-`torchnet launch` checks before it creates anything was not part of it. PyTorch was imported beforehand, once on each
-node.
+that `torchnet manifests backend-network` prints, unless the last column says otherwise. The pods are those that
+`torchnet launch --dry-run` prints: the test created them, and ran their containers' commands with their environment and
+volumes, as root. What `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported
+beforehand, once on each node.
 
 *Works* means: the preflight reached each peer in packets of the full MTU, an all-reduce over Gloo had the right result,
 and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the workers ended
