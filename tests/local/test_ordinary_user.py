@@ -40,7 +40,8 @@ LOOK = """
 WORK = """
     import os, signal, socket, subprocess, sys, time
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    if len(sys.argv) == 1:
+        subprocess.Popen(["sleep", "600"], start_new_session=True)
     place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if os.environ["RANK"] == "0":
         peer = socket.create_server(place, family=socket.AF_INET6).accept()[0]

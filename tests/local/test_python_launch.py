@@ -36,7 +36,8 @@ EXCHANGE = """
 """
 WAIT = """
     import signal, sys, time
-    signal.signal(signal.SIGTERM, lambda *_: (print("stopped", flush=True), sys.exit(0)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: (print("stopped", flush=True), sys.exit(0)))
     print("ready", flush=True)
     time.sleep(600)
 """

@@ -55,7 +55,8 @@ def test_a_refusal_names_the_mechanism_and_one_fix(tmp_path: Path, kind: str) ->
     started = script(tmp_path, "open('started', 'w')")
     done = run(started, command=(*around, *LAUNCH), cwd=tmp_path)
     assert done.code == 4, done.stderr
-    said = done.stderr.splitlines()
+    nodes, *said = done.stderr.splitlines()
+    assert "2 nodes, all on this machine" in nodes
     assert said[0].startswith(f"torchnet: {needs.REFUSED}")
     assert mechanism in said[0]
     assert said[1].startswith(f"  fix: {fix}")

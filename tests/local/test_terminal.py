@@ -63,14 +63,14 @@ def test_the_phases_are_one_line(tmp_path: Path) -> None:
     assert all(len(line) < COLUMNS for line in drawn)
 
 
-def test_ctrl_c_reaches_torchnet_alone(tmp_path: Path) -> None:
+def test_ctrl_c_reaches_each_rank_once_by_torchnet(tmp_path: Path) -> None:
     with on_terminal(script(tmp_path, POLITE)) as terminal:
         ready(terminal.job)
         terminal.type("\x03")
         done = terminal.finish()
     assert done.code == 130
     for rank in (0, 1):
-        assert lines(plain(done.stdout), rank) == ["ready", f"heard {signal.SIGTERM:d}"]
+        assert lines(plain(done.stdout), rank) == ["ready", f"heard {signal.SIGINT:d}"]
     assert "stopping" in done.stdout
     assert "root cause: stopped by SIGINT" in plain(done.stdout)
 
