@@ -115,7 +115,7 @@ class HostEndpoint(Endpoint):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether it was given as an address of each machine itself, so that all nodes must be on one."""
+        """Whether it was given as an address that means each machine itself, so that all nodes must be on one."""
         if self.host.lower() in ("localhost", "localhost.localdomain"):
             return True
         address = canonical(self.host)

@@ -246,7 +246,7 @@ def _show_notes(job: JobSpec, part: _Part, console: Console) -> None:
         text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
         console.notice(text, "warning")
     if spec.loopback:
-        text = f"{line.endpoint} is an address of each machine itself, so all {spec.nnodes} nodes run on this one, on "
+        text = f"{line.endpoint} means each machine itself, so all {spec.nnodes} nodes run on this one, on "
         console.notice(f"{node}: {text}loopback: nothing is proved")
     elif part.backend is not None:
         over = listed(

@@ -49,7 +49,7 @@ class LocalMonitor:
         self._watched: set[int] = set()
         self._succeeded: set[int] = set()  # nodes whose ranks have all ended with 0
         self._error_files: dict[int, str] = {}
-        self._refused: dict[int, str] = {}  # ports of 127.0.0.1, and the node
+        self._refused: dict[str, str] = {}  # 127.0.0.1:PORT or [::1]:PORT, and the node
         channels.serve(self._loop, self._event, self._disconnected)
 
     def run(self, timeout: float | None, check_internet: Callable[[], str] = lambda: "") -> dict[str, Any]:
@@ -114,7 +114,7 @@ class LocalMonitor:
         elif kind == "error_file":
             self._error_files[int(event["rank"])] = str(event["data"])
         elif kind == "refused":
-            self._refused.update((int(port), self._specs[rank].name) for port in event["ports"])
+            self._refused.update((str(where), self._specs[rank].name) for where in event["addresses"])
         elif kind == "ranks_ended":
             self._succeeded.add(rank)
         elif kind == "row":
@@ -139,15 +139,15 @@ class LocalMonitor:
         for rank in ranks:
             self._error_files.pop(rank, None)
         name = self._specs[node].name
-        self._refused = {port: where for port, where in self._refused.items() if where != name}
+        self._refused = {where: node for where, node in self._refused.items() if node != name}
 
     def refused(self) -> list[str]:
         """Explain connections that were refused in a node although this machine listens there."""
         return [
-            f"a connection to 127.0.0.1:{port} was refused on {name}: this machine listens there, but a local node has "
-            "its own 127.0.0.1; with --network loopback, workers use this machine's"
-            for port, name in self._refused.items()
-            if refused_connections.listens(port)
+            f"a connection to {where} was refused on {name}: this machine listens there, but a local node has its own "
+            f"{where.rpartition(':')[0]}; with --network loopback, workers use this machine's"
+            for where, name in self._refused.items()
+            if refused_connections.listens(where)
         ]
 
     def error_file(self, rank: int | None) -> str:
