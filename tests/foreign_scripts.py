@@ -49,7 +49,7 @@ class Script:
         words: What follows the launcher.
         says: A pattern of its essential output.
         folder: Where it runs, below the folder of the clones.
-        env: Additional variables.
+        env: Additional variables; {nodes} and {each} are the numbers of nodes, and of processes on each.
         source: The repository, and the commit or the version.
     """
 
@@ -62,6 +62,8 @@ class Script:
 
 
 ACCELERATE = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+# As `fabric run` sets them.
+FABRIC = {"LT_ACCELERATOR": "cpu", "LT_STRATEGY": "ddp", "LT_DEVICES": "{each}", "LT_NUM_NODES": "{nodes}"}
 BIN = "pytorch/test/distributed/launcher/bin"
 PARAM = "comms.py --backend gloo --device cpu --begin-size 8 --end-size 1M --num-iters 5"
 OPERATOR = "training-operator/examples/pytorch"
@@ -151,6 +153,7 @@ SCRIPTS = (
         "train_fabric.py --total-timesteps 2048 --num-envs 1",
         r"\[rank: \d\] Seed set to \d+",
         "pytorch-lightning/examples/fabric/reinforcement_learning",
+        env=FABRIC,
         source="Lightning-AI/pytorch-lightning 7f0c3436c",
     ),
     *(
@@ -174,7 +177,9 @@ def run(script: Script, clones: Path, way: str, results: Path) -> tuple[str, lis
     receipt = results / f"{way.replace(' ', '-')}.json"
     more = script.env.get("PYTHONPATH", "packages")
     paths = (ROOT, clones / "packages", clones / "PiPPy", clones / more)
-    variables = {**script.env, "PYTHONPATH": os.pathsep.join(map(str, paths)), "CUDA_VISIBLE_DEVICES": ""}
+    nodes = 2 if way.startswith("two") else 1
+    given = {name: text.format(nodes=nodes, each=2 // nodes) for name, text in script.env.items()}
+    variables = {**given, "PYTHONPATH": os.pathsep.join(map(str, paths)), "CUDA_VISIBLE_DEVICES": ""}
     line = {
         "torchrun": f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 {script.words}",
         "standalone": f"{LAUNCH} {receipt} --standalone --nproc-per-node 2 {script.words}",
