@@ -63,7 +63,13 @@ class Script:
 
 ACCELERATE = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
 # As `fabric run` sets them.
-FABRIC = {"LT_ACCELERATOR": "cpu", "LT_STRATEGY": "ddp", "LT_DEVICES": "{each}", "LT_NUM_NODES": "{nodes}"}
+FABRIC = {
+    "LT_CLI_USED": "1",
+    "LT_ACCELERATOR": "cpu",
+    "LT_STRATEGY": "ddp",
+    "LT_DEVICES": "{each}",
+    "LT_NUM_NODES": "{nodes}",
+}
 BIN = "pytorch/test/distributed/launcher/bin"
 PARAM = "comms.py --backend gloo --device cpu --begin-size 8 --end-size 1M --num-iters 5"
 OPERATOR = "training-operator/examples/pytorch"

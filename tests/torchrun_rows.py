@@ -59,7 +59,11 @@ SCRIPTS = {
             time.sleep(60)
         sys.exit(int(sys.argv[1]))
     """,
+    # The seconds that importing torch takes are those of one rank.
     "record.py": """
+        import os, time
+        if os.environ["RANK"] == "0":
+            time.sleep(60)
         from torch.distributed.elastic.multiprocessing.errors import record
         @record
         def main():
@@ -68,11 +72,11 @@ SCRIPTS = {
     """,
     "killed.py": """
         import os, signal, sys, time
+        if os.environ["RANK"] == "0":
+            time.sleep(60)
         from torch.distributed.elastic.multiprocessing.errors import record
         @record
         def main():
-            if os.environ["RANK"] == "0":
-                time.sleep(60)
             os.kill(os.getpid(), getattr(signal, sys.argv[1]))
         main()
     """,
