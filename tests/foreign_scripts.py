@@ -2,13 +2,12 @@
 
     python -m tests.foreign_scripts FOLDER [PART OF A NAME …]
 
-FOLDER holds clones by the repositories' names: pytorch, ignite, PiPPy and examples of Lightning (pytorch-lightning) and
-of the training operator (the parent of 7858371b4, with FashionMNIST's four idx files, of random numbers, in
-``examples/pytorch/data/FashionMNIST/raw``), param, and the scripts of Transformers' distributed tests. ``packages`` and
-``vision`` are targets of ``pip install --no-deps --target``: pytorch-ignite, torchx, hydra-core, omegaconf,
-antlr4-python3-runtime==4.9.3, importlib-metadata, zipp, lazy-importer, gymnasium, cloudpickle, farama-notifications,
-tensorboard and tensorboardX with what they need, and a link ``param_bench`` to ``../param``; torchvision alone in
-``vision``. Accelerate and Transformers are in the group ``compat``.
+FOLDER holds clones by the repositories' names: pytorch, ignite, PiPPy, param, training-operator (the parent of 7858371b4,
+with FashionMNIST's four idx files, of random numbers, in ``examples/pytorch/data/FashionMNIST/raw``), and the scripts of
+Transformers' distributed tests. ``packages`` and ``vision`` are targets of ``pip install --no-deps --target``:
+pytorch-ignite, torchx, hydra-core, omegaconf, antlr4-python3-runtime==4.9.3, importlib-metadata, zipp, lazy-importer,
+tensorboardX and protobuf, and a link ``param_bench`` to ``../param``; torchvision alone in ``vision``. Accelerate and
+Transformers are in the group ``compat``.
 
 Each script has two ranks: of one torchrun, of ``--standalone``, of two local nodes, and of two hosts under a stand-in
 for srun. The table shows the exit codes, how much of the essential output is as under torchrun, and the bounds of the
@@ -49,7 +48,7 @@ class Script:
         words: What follows the launcher.
         says: A pattern of its essential output.
         folder: Where it runs, below the folder of the clones.
-        env: Additional variables; {nodes} and {each} are the numbers of nodes, and of processes on each.
+        env: Additional variables.
         source: The repository, and the commit or the version.
     """
 
@@ -62,14 +61,6 @@ class Script:
 
 
 ACCELERATE = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
-# As `fabric run` sets them.
-FABRIC = {
-    "LT_CLI_USED": "1",
-    "LT_ACCELERATOR": "cpu",
-    "LT_STRATEGY": "ddp",
-    "LT_DEVICES": "{each}",
-    "LT_NUM_NODES": "{nodes}",
-}
 BIN = "pytorch/test/distributed/launcher/bin"
 PARAM = "comms.py --backend gloo --device cpu --begin-size 8 --end-size 1M --num-iters 5"
 OPERATOR = "training-operator/examples/pytorch"
@@ -154,14 +145,6 @@ SCRIPTS = (
         TRANSFORMERS,
         source="huggingface/transformers 384503e0b",
     ),
-    Script(
-        "reinforcement_learning/train_fabric.py",
-        "train_fabric.py --total-timesteps 2048 --num-envs 1",
-        r"\[rank: \d\] Seed set to \d+",
-        "pytorch-lightning/examples/fabric/reinforcement_learning",
-        env=FABRIC,
-        source="Lightning-AI/pytorch-lightning 7f0c3436c",
-    ),
     *(
         Script(
             f"comms.py --collective {name}",
@@ -183,9 +166,7 @@ def run(script: Script, clones: Path, way: str, results: Path) -> tuple[str, lis
     receipt = results / f"{way.replace(' ', '-')}.json"
     more = script.env.get("PYTHONPATH", "packages")
     paths = (ROOT, clones / "packages", clones / "PiPPy", clones / more)
-    nodes = 2 if way.startswith("two") else 1
-    given = {name: text.format(nodes=nodes, each=2 // nodes) for name, text in script.env.items()}
-    variables = {**given, "PYTHONPATH": os.pathsep.join(map(str, paths)), "CUDA_VISIBLE_DEVICES": ""}
+    variables = {**script.env, "PYTHONPATH": os.pathsep.join(map(str, paths)), "CUDA_VISIBLE_DEVICES": ""}
     line = {
         "torchrun": f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 {script.words}",
         "standalone": f"{LAUNCH} {receipt} --standalone --nproc-per-node 2 {script.words}",
