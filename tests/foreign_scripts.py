@@ -3,8 +3,8 @@
     python -m tests.foreign_scripts FOLDER [PART OF A NAME …]
 
 FOLDER holds clones by the repositories' names: pytorch, ignite, PiPPy, param, training-operator (the parent of
-7858371b4, with FashionMNIST's four idx files, of random numbers, in ``examples/pytorch/data/FashionMNIST/raw``), and the
-scripts of Transformers' distributed tests. ``packages`` and ``vision`` are targets of ``pip install --no-deps
+7858371b4, with FashionMNIST's four idx files, of random numbers, in ``examples/pytorch/data/FashionMNIST/raw``), and
+the scripts of Transformers' distributed tests. ``packages`` and ``vision`` are targets of ``pip install --no-deps
 --target``: pytorch-ignite, torchx, hydra-core, omegaconf, antlr4-python3-runtime==4.9.3, importlib-metadata, zipp,
 lazy-importer, tensorboardX and protobuf, and a link ``param_bench`` to ``../param``; torchvision alone in ``vision``.
 Accelerate and Transformers are in the group ``compat``.
