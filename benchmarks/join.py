@@ -35,10 +35,10 @@ from torchnet.agent.preflight import ReplyRoutes
 from torchnet.agent.rendezvous_client import RendezvousClient
 from torchnet.agent.spec import AgentSpec
 from torchnet.constants import JOIN_PORT
+from torchnet.launcher.loopback_source import LoopbackSource, address
 from torchnet.linux import sock_diag
 from torchnet.linux.protocol_counters import ProtocolCounters
 from torchnet.linux.rtnetlink import Counters
-from torchnet.local.loopback import LoopbackSource, address
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 

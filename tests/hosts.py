@@ -92,6 +92,9 @@ def srun(
     """
     step = {
         "SLURM_JOB_ID": "12",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": ",".join(NAMES),
+        "SLURM_NTASKS": str(2 * tasks),
         "SLURM_STEP_ID": "0",
         "SLURM_STEP_NUM_NODES": "2",
         "SLURM_STEP_NODELIST": ",".join(NAMES),

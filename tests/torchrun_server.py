@@ -7,6 +7,7 @@ its own signals. It is no child of the tests, so a pipe brings its PID, and then
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+RUN = "torch.distributed.run"
 _LONGEST = 1 << 18
 _STREAMS = ("stdin", "stdout", "stderr")
 
@@ -96,6 +98,7 @@ class TorchrunServer:
 
 def _serve(channel: socket.socket) -> None:
     """Start what is asked for, and report ends, until the other end of the channel is closed."""
+    importlib.import_module(RUN)  # before any fork
     running: dict[int, tuple[int, int]] = {}  # by pidfd: the PID, and where its end is reported
     server = os.getpid()
     while True:
@@ -125,8 +128,6 @@ def _serve(channel: socket.socket) -> None:
 def _become_torchrun(
     server: int, channel: socket.socket, asked: dict[str, Any], streams: list[int]
 ) -> NoReturn:
-    from torch.distributed import run
-
     from torchnet.linux import namespaces
 
     code = 1
@@ -139,7 +140,8 @@ def _become_torchrun(
         os.chdir(asked["cwd"])
         os.environ.clear()
         os.environ.update(asked["env"])
-        sys.argv = [run.__file__, *asked["words"]]
+        run = sys.modules[RUN]
+        sys.argv = [str(run.__file__), *asked["words"]]
         run.main(asked["words"])
         code = 0
     except SystemExit as end:

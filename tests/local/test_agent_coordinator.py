@@ -39,7 +39,7 @@ from torchnet.agent.messages import (
 )
 from torchnet.agent.stop_signals import interrupted
 from torchnet.agent.worker import Worker, WorkerState
-from torchnet.local import loopback
+from torchnet.launcher import loopback_source
 from torchnet.network.interface_selection import Rail
 from torchnet.network.path_diagnosis import PathView
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
@@ -149,7 +149,7 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
             pass
 
     began = time.monotonic()
-    assert agent.run(told, loopback.LoopbackSource(0), Impatient) == 4
+    assert agent.run(told, loopback_source.LoopbackSource(0), Impatient) == 4
     assert time.monotonic() - began < 3
     assert [event["event"] for event in events] == ["failure", "worker_receipt", "end"]
 
@@ -169,7 +169,7 @@ def test_a_worker_whose_paths_work_says_on_which_node_it_is(
     monkeypatch.setattr(worker_module, "PathView", view)
     (tmp_path / "script.py").touch()
     told = spec(tmp_path, 0, 1, loopback=True)
-    assert agent.run(told, loopback.LoopbackSource(0), lambda *_: _Events([])) == 0
+    assert agent.run(told, loopback_source.LoopbackSource(0), lambda *_: _Events([])) == 0
     assert said == [PathView("node7")]
 
 
@@ -181,7 +181,7 @@ def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
         ours, theirs = socket.socketpair()
         events: list[dict[str, Any]] = []
         told = spec(Path("/nowhere"), 1, 2, loopback=True, phase=phase)
-        worker = Worker(loop, told, loopback.LoopbackSource(1), _Events(events))
+        worker = Worker(loop, told, loopback_source.LoopbackSource(1), _Events(events))
         messages: list[WorkerMessage] = []
         _other: MessageSocket[WorkerMessage] = MessageSocket(
             loop, theirs, decode_from_worker, messages.append, print
@@ -207,7 +207,10 @@ def test_a_message_that_fits_neither_the_state_nor_the_job_stops_the_worker() ->
         ours, theirs = socket.socketpair()
         events: list[dict[str, Any]] = []
         worker = Worker(
-            loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.LoopbackSource(1), _Events(events)
+            loop,
+            spec(Path("/nowhere"), 1, 2, loopback=True),
+            loopback_source.LoopbackSource(1),
+            _Events(events),
         )
         other: MessageSocket[WorkerMessage] = MessageSocket(loop, theirs, decode_from_worker, print, print)
         worker._use(ours)

@@ -17,7 +17,7 @@ from torchnet.agent.command_line import parse, spec_of
 from torchnet.agent.discovery import discover, own_row, sure_attachments
 from torchnet.agent.source_selection import source_of
 from torchnet.errors import NetworkError
-from torchnet.local.loopback import LoopbackSource
+from torchnet.launcher.loopback_source import LoopbackSource
 from torchnet.network.address_sources import HostInterfaces, MultusStatus
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.network_status import StatusEntry, render

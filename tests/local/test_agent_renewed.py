@@ -21,8 +21,8 @@ from torchnet.agent.join import Join
 from torchnet.agent.link_monitor import LinkMonitor
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.errors import ClusterError, NotYetError, TorchnetError
+from torchnet.launcher.loopback_source import LoopbackSource
 from torchnet.linux import namespaces
-from torchnet.local.loopback import LoopbackSource
 from torchnet.network.address_sources import MultusStatus
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail

@@ -30,8 +30,8 @@ from torchnet.agent.preflight import Preflight
 from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint
 from torchnet.agent.rendezvous_client import Attempt
 from torchnet.errors import NetworkError
+from torchnet.launcher.loopback_source import address
 from torchnet.linux import rtnetlink
-from torchnet.local.loopback import address
 from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import parse

@@ -31,7 +31,7 @@ from torchnet.agent.stop_signals import interrupted
 from torchnet.agent.worker import Worker, WorkerState
 from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.errors import ClusterError, NotYetError
-from torchnet.local import loopback
+from torchnet.launcher import loopback_source
 from torchnet.network.network_status import StatusEntry
 
 
@@ -172,7 +172,9 @@ def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
     for state in (WorkerState.STOPPING, WorkerState.PREFLIGHT, WorkerState.RUNNING):
         loop, kept = EventLoop(), Kept()
         ours, theirs = socket.socketpair()
-        worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.LoopbackSource(1), kept)
+        worker = Worker(
+            loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback_source.LoopbackSource(1), kept
+        )
         messages: list[WorkerMessage] = []
         other: MessageSocket[WorkerMessage] = MessageSocket(
             loop, theirs, decode_from_worker, messages.append, print
@@ -197,7 +199,7 @@ def test_the_search_for_a_restarts_addresses_ends_by_a_word_to_stop_or_with_its_
 ) -> None:
     monkeypatch.setattr(join, "RENEW_SECONDS", 0.6)
 
-    class Late(loopback.LoopbackSource):
+    class Late(loopback_source.LoopbackSource):
         asked = 0
 
         def attachments(self) -> tuple[StatusEntry, ...]:

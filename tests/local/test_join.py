@@ -23,7 +23,7 @@ from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.rendezvous import Endpoint, RendezvousServer
 from torchnet.agent.rendezvous_client import GONE_SECONDS, RendezvousClient
 from torchnet.constants import JOIN_PORT
-from torchnet.local.loopback import LoopbackSource
+from torchnet.launcher.loopback_source import LoopbackSource
 from torchnet.network.address_sources import MultusStatus
 from torchnet.network.peer_table import PeerRail, PeerRow
 

@@ -22,7 +22,7 @@ from torchnet.agent import handshake, rendezvous
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.framed_socket import pack
 from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint, RendezvousServer
-from torchnet.local import loopback
+from torchnet.launcher import loopback_source
 
 WORKERS = 8
 RANK0 = "fcbb:0:800:ffff::1"
@@ -136,7 +136,7 @@ def test_the_token_never_goes_over_the_wire(tmp_path_factory: pytest.TempPathFac
             told = spec(
                 folder, rank, 2, loopback=True, token=token, run_id="run-that-is-seen", attachments=()
             )
-            os._exit(run_agent(folder, told, rank, loopback.LoopbackSource(rank)))
+            os._exit(run_agent(folder, told, rank, loopback_source.LoopbackSource(rank)))
         children.append(pid)
     seen = b""
     codes: list[int] = []

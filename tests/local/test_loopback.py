@@ -12,6 +12,7 @@ import pytest
 from tests.jobs import Job, lines, script
 from torchnet import constants
 from torchnet.errors import RefusedError
+from torchnet.launcher import loopback_source
 from torchnet.local import loopback
 
 WAIT = """
@@ -53,7 +54,7 @@ def test_jobs_on_one_machine_do_not_meet(tmp_path: Path) -> None:
 def test_a_block_is_one_jobs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "sample", lambda _range, _count: [77, 78, 79])
     with socket.socket(type=socket.SOCK_DGRAM) as used:
-        used.bind((loopback.address(0, 77), constants.JOIN_PORT))
+        used.bind((loopback_source.address(0, 77), constants.JOIN_PORT))
         block, reservation = loopback.reserve_block()
         with reservation:
             assert block == 78

@@ -82,6 +82,18 @@ LEAVES = """
     if rank == "1" and sys.argv[1] == "yes":
         time.sleep(600)
 """
+# Each rank saves at a signal, and says which it was.
+SAVES = """
+    import os, pathlib, signal, sys, time
+    rank = os.environ["RANK"]
+    def save(number, _):
+        print("saved at", signal.Signals(number).name, flush=True)
+        sys.exit()
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+        signal.signal(getattr(signal, name), save)
+    pathlib.Path("ready-" + rank).touch()
+    time.sleep(60)
+"""
 LOOKS_SECONDS = 3.0  # until torchnet has seen that ranks have ended, and waits for what they left behind
 
 
@@ -241,6 +253,40 @@ def test_a_restart_and_ctrl_c_on_one_host_reach_both(tmp_path: Path) -> None:
         found = receipt(tmp_path / "receipt.json")
         assert (found["restarts"], found["failure"]["kind"]) == (1, "interrupted")
         assert [one["exit_code"] for one in found["ranks"]] == [137, 0]
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "code"),
+    [(0, signal.SIGTERM, 143), (1, signal.SIGHUP, 129), (1, signal.SIGUSR1, 138)],
+)
+def test_a_signal_to_one_host_reaches_the_ranks_of_both_as_itself(
+    tmp_path: Path, where: int, number: signal.Signals, code: int
+) -> None:
+    """The second rank of each host is shown, and both are in files, as -r and -t say."""
+    script(tmp_path, SAVES, "saves.py")
+
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path)
+        words = shlex.split(
+            "torchnet launch --nnodes 2 --nproc-per-node 2 --rdzv-endpoint host-a:29405 --json receipt.json "
+            "--log-dir logs -r 0:1 -t 1:1 --signals-to-handle SIGTERM,SIGUSR1 saves.py"
+        )
+        started = [
+            hosts.start(number, words, hosts=KNOWN if number else "", TORCHNET_TOKEN="x") for number in (0, 1)
+        ]
+        until(lambda: len([*tmp_path.glob("ready-*")]) == 4, "ready")
+        started[where].send_signal(number)
+        ended = finish(started, 25)
+        said = f"saved at {number.name}\n"
+        assert [one[:2] for one in ended] == [(code, f"[rank {rank}] {said}") for rank in (1, 3)], ended
+        files = sorted(tmp_path.glob("logs/*/node-*/attempt_0/*/stdout.log"))
+        assert [file.read_text() for file in files] == [said] * 4, files
+        found = receipt(tmp_path / "receipt.json")
+        assert (found["exit_code"], found["reason"]) == (code, f"stopped by {number.name}")
+        assert [one["exit_code"] for one in found["ranks"]] == [0] * 4
 
     run()
 

@@ -67,26 +67,33 @@ def test_what_a_rank_leaves_behind_is_printed_and_waited_for(tmp_path: Path) -> 
     assert re.search(r"left behind: rank 0's \S+ -c import time; time.sleep\(3\)", done.stderr)
 
 
-def test_a_refused_connection_to_a_service_of_the_machine_is_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_a_refused_connection_to_a_service_of_the_machine_is_explained(
+    tmp_path: Path, host: str, shown: str
+) -> None:
     """In the last line, also where the error does not name the port; nothing is said of a port nobody has."""
     text = """
         import socket, sys
-        for port in map(int, sys.argv[1:]):
+        for port in map(int, sys.argv[2:]):
             try:
-                socket.create_connection(("127.0.0.1", port))
+                socket.create_connection((sys.argv[1], port))
             except OSError:
                 pass
         raise RuntimeError("no server")
     """
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as gone:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        socket.create_server((host, 0), family=family) as server,
+        socket.create_server((host, 0), family=family) as gone,
+    ):
         port, nobodys = server.getsockname()[1], gone.getsockname()[1]
         gone.close()
-        done = run("--nnodes", "2", script(tmp_path, text), port, nobodys)
+        done = run("--nnodes", "2", script(tmp_path, text), host, port, nobodys)
     assert done.code == 1
     last = done.stderr.splitlines()[-1]
-    assert f"a connection to 127.0.0.1:{port} was refused on node-" in last
+    assert f"a connection to {shown}:{port} was refused on node-" in last
     assert "--network loopback" in last
-    assert f"127.0.0.1:{nobodys} was refused" not in done.stderr
+    assert f"{shown}:{nobodys} was refused" not in done.stderr
 
 
 def test_what_went_wrong_before_a_restart_does_not_explain_the_end(tmp_path: Path) -> None:

@@ -27,7 +27,13 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
 LAUNCHERS = {"torchrun": (sys.executable, "-m", "torch.distributed.run"), "torchnet": (*TORCHNET, "launch")}
-PREFIX = {"torchrun": re.compile(r"^\[default\d+\]:"), "torchnet": re.compile(r"^\[rank \d+\] *")}
+PREFIX = {"torchrun": re.compile(r"^\[default(\d+)\]:"), "torchnet": re.compile(r"^\[rank (\d+)\] *")}
+TEMPLATES = ("--log-line-prefix-template", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE")
+# torchnet finds 8 processors, unless the line counts them: what it derives from them in silence differs from torchrun.
+PROCESSORS = """
+    import os
+    os.sched_getaffinity = lambda pid: set(range(8))
+"""
 OTHERS = (
     "TORCHNET_",
     "SLURM_",
@@ -40,6 +46,7 @@ OTHERS = (
     "CUDA_VISIBLE",
     "PYTHON_EXEC",
 )
+SITE = "processors/sitecustomize.py"
 SECONDS = 120
 WAITS_SECONDS = 3  # for a line that only waits to have done something
 
@@ -113,25 +120,27 @@ def outcome(row: Row, name: str, folder: Path, server: TorchrunServer) -> dict[s
         for job in jobs:
             job.process.wait(SECONDS)
         took += time.monotonic() if row.number else 0.0
+        waited = (folder / "uploaded").exists()
         for reader in (reader for job in jobs for reader in job._readers):
             reader.join(SECONDS)
         codes = [job.process.returncode for job in jobs]
         out, err = ("".join(job.text(stream) for job in jobs) for stream in ("stdout", "stderr"))
     if "leave.py" in words:
         until((folder / "uploaded").exists, "what the rank left behind goes on", 20)
-    own = {*SCRIPTS, "stdin"}
+    own = {*SCRIPTS, "stdin", SITE}
     logs = {path: text for path, text in files(folder, own).items() if path.startswith(f"{row.logs}/")}
-    templates = ("--log-line-prefix-template", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE")
-    template = any(one in row.shown for one in templates)
     return {
         "end": SUCCESS if not any(codes) or (row.waits and codes == [-9]) else FAILURE,
         "usage": codes[0] == 2,
         "slow": took > 20,
-        "out": sorted(line if template else PREFIX[name].sub("", line) for line in out.splitlines()),
+        "waited": waited,
+        "out": sorted(shown(line, row, name) for line in out.splitlines()),
         "files": [path for path in files(folder, own) if not path.startswith("logs/")],
         "logs": normal(logs, folder) if row.logs else {},
         "reply": reply(folder / "reply.json"),
-        "err": sorted(re.findall(r"err \d$", err, re.MULTILINE)),
+        "err": sorted(
+            line for one in err.splitlines() if re.search(r"\berr \d$", line := shown(one, row, name))
+        ),
         "said": err,
     }
 
@@ -140,7 +149,19 @@ def start(row: Row, name: str, words: list[str], folder: Path, server: TorchrunS
     options: dict[str, Any] = {"cwd": folder, "stdin": stdin}
     if name == "torchrun" and not row.command:
         return Job(*words, command=(), popen=server.popen, env={**os.environ, **row.env}, **options)
-    return Job(*words, command=LAUNCHERS[name], env=row.env, **options)
+    env = dict(row.env)
+    if name == "torchnet" and not {"cpu", "auto"} & {*words}:
+        (folder / SITE).parent.mkdir(exist_ok=True)
+        (folder / SITE).write_text(textwrap.dedent(PROCESSORS))
+        env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str((folder / SITE).parent)])
+    return Job(*words, command=LAUNCHERS[name], env=env, **options)
+
+
+def shown(line: str, row: Row, name: str) -> str:
+    """A line of output without its prefix, or with the same one, where torchrun has one."""
+    if any(one in row.shown for one in TEMPLATES):
+        return line
+    return PREFIX[name].sub(r"\1: " if re.search("(?:-t|--tee)[ =]", row.words) else "", line)
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@
     output          node, rank, stream, data, end    a line of a process; end is "" if it is unfinished
     raw             node, rank, stream, data  output of a process as it is, in base64 (--no-prefix)
     error_file      rank, data                what a process that failed wrote to TORCHELASTIC_ERROR_FILE
-    refused         node, ports               connections to 127.0.0.1 that were refused before a process failed
+    refused         node, addresses           connections to loopback that were refused before a process failed
     stdin           rank                      a rank read its standard input, which is empty; None: one of many
     failure         the fields of Failure     why the job stops; restart: whether it restarts
     stopping        the same                  why this agent stops: the coordinator or a signal

@@ -1,6 +1,6 @@
 """The files in ``--log-dir``: the ranks' raw output and error files, written by a process of its own.
 
-    DIR/RUN/node-R/attempt_N/LOCAL_RANK/{stdout.log,stderr.log,error.json}
+    DIR/RUN_x/node-R/attempt_N/LOCAL_RANK/{stdout.log,stderr.log,error.json}
 
 As torchrun's, with a level for the node, since nodes may share DIR. RUN is unique to a start of a job, so that nothing
 is overwritten.

@@ -383,7 +383,7 @@ class Worker:
         self._phase_timer.waited()
         self._state.enter(WorkerState.RUNNING)
         self._join.close()
-        self._refused_ports()  # those of an attempt before this one
+        self._refused_addresses()  # those of an attempt before this one
         try:
             self._training.start(self._table, self._join.rails, port, self._attempt)
         except OSError as error:
@@ -420,8 +420,8 @@ class Worker:
             return
         if process.code:
             memory = self._training.out_of_memory() if process.signal == 9 else ""
-            if ports := self._refused_ports():
-                self._reporter.send({"event": "refused", "node": self._spec.node_rank, "ports": ports})
+            if where := self._refused_addresses():
+                self._reporter.send({"event": "refused", "node": self._spec.node_rank, "addresses": where})
             rank0 = self._processes.processes.get(0)
             self._fail(explain_end(process, self._spec, memory, rank0.ended if rank0 else None))
         elif not self._processes.running and not any(self._processes.codes().values()):
@@ -433,13 +433,13 @@ class Worker:
             # Leftover processes end before the account is closed.
             self._processes.finish(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 
-    def _refused_ports(self) -> list[int]:
-        """Return the ports of connections to 127.0.0.1 that were refused since the last call, in a local node."""
+    def _refused_addresses(self) -> list[str]:
+        """Return the loopback addresses where connections were refused since the last call, in a local node."""
         if self._spec.runtime != "local":
             return []
         from torchnet.linux import refused_connections
 
-        return refused_connections.ports()
+        return refused_connections.addresses()
 
     def _fail(self, failure: Failure) -> None:
         """Report a failure to the coordinator, or stop without one."""

@@ -27,7 +27,7 @@ from torchnet.agent.process_tree import (
     signal_all,
 )
 from torchnet.agent.rank_logs import ERROR, RankLogs, hidden
-from torchnet.agent.rank_process import Process
+from torchnet.agent.rank_process import Process, read_on
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import namespaces
 from torchnet.text import listed_ranks
@@ -35,9 +35,8 @@ from torchnet.text import listed_ranks
 _LEFTOVER_SECONDS = 2.0  # for processes that the ranks started and left behind
 _WAIT_SECONDS = 0.2  # between two looks for them while they are waited for
 LEFTOVER_LIMIT = 300.0  # then a job whose ranks have succeeded ends, as a forgotten server never does
-CHILDREN_SECONDS = (
-    10.0  # at most this long before the grace period ends: SIGTERM to the children of running ranks
-)
+# At most this long before the grace period ends, the children of running ranks get SIGTERM.
+CHILDREN_SECONDS = 10.0
 # Rank 0 listens with PyTorch's store. A rank that connects before it is refused, and PyTorch tries again only after
 # 0.25 to 0.75 s (ExponentialBackoffWithJitter in c10d/Backoff.hpp). Ranks that start together import torch in times
 # that differ by some 0.01 s, so without a head start this happened in half of the starts that were measured.
@@ -150,14 +149,19 @@ class WorkerProcesses:
             self._reap()
             left, waited = descendants(), time.monotonic() - began
             if left and waited >= LEFTOVER_LIMIT:
-                end = "end now" if local else "go on, without a reader of what they print to torchnet"
+                end = "end now" if local else "go on; what they print is lost"
                 self._warn(f"ranks left processes behind, which {end}: {describe(left)}")
                 if local:
                     self.end_leftovers()
                     return
             if not left or waited >= LEFTOVER_LIMIT:
                 self._leftovers, self._finished = False, None
+                # Without a reader, what is left would end at its next line.
+                pipes = (
+                    [os.dup(file) for one in self.processes.values() for file in one.outputs] if left else []
+                )
                 self._release()
+                read_on(pipes)
                 done()
                 return
             if waited >= _LEFTOVER_SECONDS and not self._leftovers:
@@ -370,9 +374,8 @@ class WorkerProcesses:
         slow = self._reporter.pending > BACKLOG or self._log_pending
         if slow != self._paused:
             self._paused = slow
-            for (
-                process
-            ) in self.processes.values():  # ended ones, too: what they left behind writes to their pipes
+            # Ended ones, too: what they left behind writes to their pipes.
+            for process in self.processes.values():
                 process.pause() if slow else process.resume()
 
 

@@ -22,8 +22,8 @@ from torchnet.constants import rail_interface
 from torchnet.errors import UsageError
 from torchnet.k8s.objects.pod import memory as pod_memory
 from torchnet.k8s.objects.pod import processes
+from torchnet.launcher import gpus
 from torchnet.linux import cgroup
-from torchnet.local import gpus
 
 COPIES = 4  # of a message that a rank may hold: input, output, expected result, and the check
 OWN = 512 << 20  # bytes of a process with torch, before its first tensor

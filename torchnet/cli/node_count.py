@@ -30,7 +30,7 @@ def is_single(
         resolved: The job as it is resolved so far.
         environ: Environment variables.
     """
-    from torchnet.local.gpus import visible
+    from torchnet.launcher.gpus import visible
 
     if resolved.job.on != "local" or resolved.origins["nnodes"].layer != DEFAULT:
         return False
@@ -58,7 +58,7 @@ def _has_flag(values: Mapping[str, object], typed: Mapping[str, object]) -> bool
 
 def first_line(resolved: Resolved, environ: Mapping[str, str]) -> str:
     """Return what a local launch does differently from torchrun with the same line, for its first line; else ""."""
-    from torchnet.local.gpus import visible
+    from torchnet.launcher.gpus import visible
 
     job, origin = resolved.job, resolved.origins["nnodes"]
     if job.on != "local" or job.output.quiet:

@@ -34,6 +34,7 @@ def agent_spec(
     """
     local = job.on != "kubernetes"
     loopback = network_kind(job) == "loopback"
+    alone = local and job.nnodes * nproc_per_node == 1  # it has standard input, as any single program has
     return AgentSpec(
         run_id=run_id,
         nnodes=job.nnodes,
@@ -64,7 +65,7 @@ def agent_spec(
         signals=job.run.signals,
         tee=job.output.tee,
         redirects=job.output.redirects,
-        stdin_rank=job.run.stdin_rank,
+        stdin_rank=0 if alone else job.run.stdin_rank,
         min_share=job.output.min_share,
         measure=job.output.measure,
         full_receipt=job.output.full_receipt,

@@ -86,7 +86,7 @@ def _faults(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
-def _networks(value: object) -> tuple[str, ...]:
+def split_networks(value: object) -> tuple[str, ...]:
     """Parse a list of networks; commas also separate the parts of one ``host:`` or ``rdma:`` network."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
@@ -98,7 +98,7 @@ def _networks(value: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-NetworkTexts = Annotated[tuple[str, ...], PlainValidator(_networks)]
+NetworkTexts = Annotated[tuple[str, ...], PlainValidator(split_networks)]
 
 
 class _Group(BaseModel):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from torchnet.config import sources
-from torchnet.config.job_spec import LOOPBACK, STDOUT, JobSpec
+from torchnet.config.job_spec import LOOPBACK, STDOUT, JobSpec, split_networks
 from torchnet.config.kubernetes import Kubernetes
 from torchnet.config.parsing import parse_switch
 from torchnet.config.settings import BY_PATH, FIELDS, PLACES
@@ -32,6 +32,7 @@ from torchnet.config.sources import (
     merge,
 )
 from torchnet.config.validation_errors import FieldProblem, SpecError, from_validation
+from torchnet.network.host_networks import is_host_network
 from torchnet.text import printable
 
 
@@ -133,9 +134,21 @@ def _drop_inapplicable(merged: dict[str, Value]) -> list[FieldProblem]:
     in_file = networks is not None and networks.origin.layer in (JOB_FILE, PROJECT_FILE)
     if place == "local" and networks is not None and in_file and networks.raw not in (LOOPBACK, [LOOPBACK]):
         del merged["network.networks"]
-    if place == "hosts" and networks is not None and in_file and "host:" not in str(networks.raw):
-        del merged["network.networks"]
+    if place == "hosts" and networks is not None and in_file:
+        _keep_host_networks(merged, networks)
     return found
+
+
+def _keep_host_networks(merged: dict[str, Value], networks: Value) -> None:
+    """Keep those of a file's networks that hosts can have: ``host:`` and ``rdma:``."""
+    try:
+        kept = [text for text in split_networks(networks.raw) if is_host_network(text)]
+    except ValueError:
+        return  # the validation says why
+    if kept:
+        merged["network.networks"] = replace(networks, raw=kept)
+    else:
+        del merged["network.networks"]
 
 
 def _env_files(merged: dict[str, Value], here: Path) -> list[FieldProblem]:

@@ -312,7 +312,7 @@ FIELDS = (
         "output.log_dir",
         "--log-dir",
         "Write log files of the ranks to this directory: locally "
-        "RUN/node-R/attempt_N/LOCAL_RANK/{stdout,stderr}.log, on Kubernetes RUN/rank-N.log.",
+        "RUN_x/node-R/attempt_N/LOCAL_RANK/{stdout,stderr}.log, on Kubernetes RUN/rank-N.log.",
         "the path of a directory",
         "none",
         "DIR",

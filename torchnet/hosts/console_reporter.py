@@ -7,8 +7,7 @@ from typing import Any
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Event
 from torchnet.console.console import Console
-
-_TICK_SECONDS = 0.1
+from torchnet.launcher.console_feed import ConsoleFeed
 
 
 class ConsoleReporter:
@@ -28,9 +27,8 @@ class ConsoleReporter:
         self.worker_receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.error_files: dict[int | None, str] = {}
-        self._loop, self._console, self._first = loop, console, first
-        self._watched: set[int] = set()
-        loop.every(_TICK_SECONDS, self._tick)
+        self._console, self._first = console, first
+        self._feed = ConsoleFeed(loop, console)
 
     @property
     def pending(self) -> int:
@@ -57,7 +55,7 @@ class ConsoleReporter:
             self._failed(event)
         else:
             self._console.event(event)
-        self._pace()
+        self._feed.pace()
 
     def flush(self) -> None:
         """Do nothing: the caller closes the console."""
@@ -66,18 +64,3 @@ class ConsoleReporter:
         if self.failure is None and not event.get("restart"):
             self.failure = {name: value for name, value in event.items() if name not in ("event", "restart")}
         self._console.event(event)
-
-    def _tick(self) -> None:
-        self._console.tick()
-        self._pace()
-
-    def _pace(self) -> None:
-        """Write the rest when the readers take it, without waiting for them."""
-        waiting = set(self._console.waiting())
-        for descriptor in waiting ^ self._watched:
-            self._loop.watch(descriptor, write=self._push if descriptor in waiting else None)
-        self._watched = waiting
-
-    def _push(self) -> None:
-        self._console.push()
-        self._pace()

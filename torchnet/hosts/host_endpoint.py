@@ -5,12 +5,55 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.linux import rtnetlink
 from torchnet.network.network_status import canonical
+
+
+class LookUp:
+    """A look-up of an endpoint's addresses in a thread, so that signals do not wait for a name server that is dead."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._found: list[tuple[socket.AddressFamily, tuple[Any, ...]]] | OSError = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._endpoint.resolve()
+        except OSError as error:
+            self._found = error
+
+    @property
+    def done(self) -> bool:
+        self._thread.join(0.002)  # an address or the hosts file takes no longer
+        return not self._thread.is_alive()
+
+    def result(self) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+        """Wait for the addresses, and return them.
+
+        Raises:
+            OSError: The name has none.
+        """
+        self._thread.join()
+        if isinstance(self._found, OSError):
+            raise self._found
+        return self._found
+
+
+@dataclass(frozen=True)
+class FoundEndpoint(Endpoint):
+    """An endpoint whose addresses are known."""
+
+    found: tuple[tuple[socket.AddressFamily, tuple[Any, ...]], ...] = ()
+
+    def resolve(self) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+        return list(self.found)
 
 
 @dataclass(frozen=True)
@@ -72,7 +115,7 @@ class HostEndpoint(Endpoint):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether it was given as an address of each machine itself, so that all nodes must be on one."""
+        """Whether it was given as an address that means each machine itself, so that all nodes must be on one."""
         if self.host.lower() in ("localhost", "localhost.localdomain"):
             return True
         address = canonical(self.host)
@@ -81,7 +124,7 @@ class HostEndpoint(Endpoint):
     def addresses(self) -> tuple[str, ...]:
         """Return what the host resolves to here; () if it does not."""
         try:
-            found = self.resolve()
+            found = LookUp(self).result()
         except OSError:
             return ()
         return tuple(dict.fromkeys(str(address[0]).partition("%")[0] for _, address in found))

@@ -34,15 +34,15 @@ from torchnet.hosts.backend import ChosenBackend
 from torchnet.hosts.console_reporter import ConsoleReporter
 from torchnet.hosts.host_endpoint import HostEndpoint
 from torchnet.hosts.registration import register
-from torchnet.local import error_file, gpus, output_choice
-from torchnet.local.launch import run_name
-from torchnet.local.loopback import LoopbackSource
+from torchnet.launcher import error_file, gpus, output_choice
+from torchnet.launcher.console_feed import STOPPED_SECONDS, patience
+from torchnet.launcher.loopback_source import LoopbackSource
+from torchnet.launcher.run_name import run_name
 from torchnet.network.address_sources import AddressSource, HostInterfaces
 from torchnet.network.peer_table import NAME
 from torchnet.signals import on_main_thread
 from torchnet.text import listed, printable
 
-_STOPPED_SECONDS = 2.0  # how long to wait for a reader that does not read, if the job was stopped
 # Without a token every host that reaches the port can join, as with torchrun.
 _OPEN_TOKEN = "torchnet: the rendezvous is open"
 OPEN = (
@@ -82,21 +82,12 @@ def run(job: JobSpec, listener: Listener | None) -> int:
     """
     nproc = processes(job)
     common = agent_spec(job, job.run_id or run_name(job.script, secrets.token_hex(3)), nproc, job.script, ())
-    if common.world_size == 1 and common.stdin_rank is None:
-        common = replace(common, stdin_rank=0)  # as for any single program
     (common,) = output_choice.with_log_dir([common])
-    console = Console(
-        world_size=common.world_size,
-        ranks=output_choice.ranks(job.output, common),
-        quiet=job.output.quiet,
-        listener=listener,
-        # This console shows the ranks of its own host.
-        prefix=output_choice.prefix(job.output, replace(common, nnodes=1)),
-    )
+    console = output_choice.console_of(job.output, common, listener)
     try:
         part = _part(job, common, console)
     except BaseException:
-        console.close(_STOPPED_SECONDS)
+        console.close(STOPPED_SECONDS)
         raise
     began = time.time()
     reporters: list[ConsoleReporter] = []
@@ -246,7 +237,7 @@ def _show_notes(job: JobSpec, part: _Part, console: Console) -> None:
         text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
         console.notice(text, "warning")
     if spec.loopback:
-        text = f"{line.endpoint} is an address of each machine itself, so all {spec.nnodes} nodes run on this one, on "
+        text = f"{line.endpoint} means each machine itself, so all {spec.nnodes} nodes run on this one, on "
         console.notice(f"{node}: {text}loopback: nothing is proved")
     elif part.backend is not None:
         over = listed(
@@ -265,16 +256,12 @@ def _show_notes(job: JobSpec, part: _Part, console: Console) -> None:
 def _end(
     job: JobSpec, part: _Part, console: Console, reporter: ConsoleReporter, code: int, began: float
 ) -> int:
-    stopped = reporter.failure is not None and reporter.failure.get("kind") in ("interrupted", "timeout")
-    patience = _STOPPED_SECONDS if stopped else None
-    spec = part.spec
-    failed = reporter.failure or {}
-    if error := reporter.error_files.get(failed.get("rank")):
-        problem_of_file = error_file.write(os.environ, error, int(failed["code"]))
-        if problem_of_file:
-            console.notice(problem_of_file, "warning")
+    failed, spec = reporter.failure, part.spec
+    if failed is not None:
+        error = reporter.error_files.get(failed.get("rank"), "")
+        error_file.report(console, os.environ, error, int(failed["code"]))
     if spec.node_rank:
-        console.close(patience)
+        console.close(patience(failed))
         return code
     receipt = reporter.receipt or _own_receipt(part, reporter, code, began)
     own_network = part.backend is not None and part.backend.only_network
@@ -289,7 +276,7 @@ def _end(
 
         receipt = summarize_samples(receipt, None, requested=True)
     console.event({"event": "receipt", "receipt": receipt})
-    console.close(patience)
+    console.close(patience(failed))
     if job.output.json_path:
         write_json(job.output.json_path, receipt)
     return int(receipt["exit_code"])

@@ -13,10 +13,13 @@ from torchnet.agent.host_registration import HostRequest, Registration
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.rendezvous_client import Attempt
 from torchnet.errors import JobStoppedError, NetworkError, TorchnetError
+from torchnet.hosts.host_endpoint import FoundEndpoint, LookUp
 
 _NOTICE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
 _ANSWER_SECONDS = 10.0
+_NO_ANSWER = "no answer"
+_LOOK_UP_SECONDS = 0.02  # between two looks whether a name is resolved
 
 
 class StartTimeoutError(TorchnetError):
@@ -81,7 +84,7 @@ class _Registering:
         notice: Callable[[str], None],
     ) -> None:
         self.found: Registration | None = None
-        self.why = "no answer"
+        self.why = _NO_ANSWER
         self.stopped = 0  # the number of the signal
         self._is_stranger = False  # whether what listened there had another token
         self._loop, self._endpoint, self._token, self._request = loop, endpoint, token, request
@@ -102,12 +105,20 @@ class _Registering:
         self._loop.stop()
 
     def _try(self) -> None:
+        self._ask(LookUp(self._endpoint))
+
+    def _ask(self, name: LookUp) -> None:
+        if not name.done:
+            if self.why == _NO_ANSWER:
+                self.why = f"{self._endpoint.host} is being looked up"
+            self._timer = self._loop.later(_LOOK_UP_SECONDS, lambda: self._ask(name))
+            return
         try:
-            self._attempt = Attempt(
-                self._loop, self._token, self._endpoint, self._request.message(), self._connected
-            )
-        except OSError as error:  # the name has no address yet
+            endpoint = FoundEndpoint(self._endpoint.host, self._endpoint.port, tuple(name.result()))
+        except OSError as error:  # it has no address yet
             self._again(str(error))
+            return
+        self._attempt = Attempt(self._loop, self._token, endpoint, self._request.message(), self._connected)
 
     def _connected(self, result: socket.socket | OSError | ValueError) -> None:
         self._attempt = None

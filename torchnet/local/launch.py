@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import sys
+import tempfile
 from dataclasses import replace
 
 from torchnet.agent.spec import AgentSpec
@@ -18,21 +18,18 @@ from torchnet.config.fault_syntax import parse
 from torchnet.config.job_spec import LOOPBACK, JobSpec
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
-from torchnet.local import error_file, output_choice, supervisor_process
+from torchnet.launcher import error_file, output_choice
+from torchnet.launcher.console_feed import patience
+from torchnet.launcher.gpus import Shares
+from torchnet.launcher.run_name import run_name
+from torchnet.local import supervisor_process
 from torchnet.local.agent_channel import AgentChannels
-from torchnet.local.gpus import Shares
 from torchnet.local.internet_access import Internet
 from torchnet.local.monitor import LocalMonitor
 from torchnet.local.supervisor_input import SupervisorInput
 from torchnet.local.supervisor_process import Supervisor
 from torchnet.local.topology import SandboxShape
-from torchnet.local.validation import shares_of
-
-
-def run_name(script: str, random: str) -> str:
-    """Return a run ID from the script's name and ``random``: a DNS-1123 label, as Kubernetes requires."""
-    stem = re.sub(r"[^a-z0-9]+", "-", os.path.splitext(os.path.basename(script))[0].lower()).strip("-")
-    return f"{stem[:40].rstrip('-') or 'run'}-{random}"
+from torchnet.local.validation import is_hidden, shares_of
 
 
 def agent_specs(
@@ -40,8 +37,6 @@ def agent_specs(
 ) -> list[AgentSpec]:
     """Return one specification per node; ``start`` distinguishes this start from others of the same run."""
     common = agent_spec(job, run_id, shares.nproc, job.script, job.attachments)
-    if common.world_size == 1 and common.stdin_rank is None:
-        common = replace(common, stdin_rank=0)  # as for any single program
     return [
         replace(
             common,
@@ -56,9 +51,6 @@ def agent_specs(
         )
         for rank in range(job.nnodes)
     ]
-
-
-_STOPPED_SECONDS = 2.0  # how long to wait for a reader that does not read, if the job was stopped
 
 
 def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, supervisor: Supervisor) -> int:
@@ -83,14 +75,9 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         python=os.environ.get("PYTHON_EXEC") or sys.executable,  # torchrun's variable
         cpus=len(os.sched_getaffinity(0)),
     )
-    specs = output_choice.with_log_dir(specs)
-    console = Console(
-        world_size=specs[0].world_size,
-        ranks=output_choice.ranks(job.output, specs[0]),
-        quiet=job.output.quiet,
-        listener=listener,
-        prefix=output_choice.prefix(job.output, specs[0]),
-    )
+    place = "/tmp" if not on_loopback and is_hidden(tempfile.gettempdir()) else None
+    specs = output_choice.with_log_dir(specs, place)
+    console = output_choice.console_of(job.output, specs[0], listener)
     internet = Internet(wanted=not on_loopback)
     with contextlib.ExitStack() as cleanup:
         if on_loopback:
@@ -117,16 +104,13 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         receipt = summarize_samples(receipt, rate * job.network.rails if rate else None, requested=True)
     console.event({"event": "receipt", "receipt": receipt})
     failure = receipt["failure"]
-    if failure is not None and (error := monitor.error_file(failure["rank"])):
-        problem_of_file = error_file.write(os.environ, error, failure["code"])
-        if problem_of_file:
-            console.notice(problem_of_file, "warning")
+    if failure is not None:
+        error_file.report(console, os.environ, monitor.error_file(failure["rank"]), failure["code"])
     if failure is not None and failure["kind"] == "script":
         console.finish()  # after the root cause
         for line in monitor.refused():
             console.notice(line, "warning")
-    stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
-    console.close(_STOPPED_SECONDS if stopped else None)
+    console.close(patience(failure))
     code = int(receipt["exit_code"])
     if job.output.json_path:
         write_json(job.output.json_path, receipt)

@@ -16,10 +16,10 @@ from typing import NoReturn
 from torchnet import constants
 from torchnet.agent import process_tree
 from torchnet.errors import RefusedError
+from torchnet.launcher.loopback_source import address
 from torchnet.linux import namespaces
 from torchnet.local.control_messages import send
 from torchnet.local.launcher_watch import LauncherWatch
-from torchnet.network.network_status import StatusEntry
 
 
 def supervise(
@@ -62,12 +62,6 @@ def _run(rank: int, supervisor: int, main: Callable[[int], int]) -> NoReturn:
         os._exit(code & 0xFF)
 
 
-def address(rank: int, block: int = 0) -> str:
-    """Return node ``rank``'s address in 127.``block``.0.0/16; all of 127.0.0.0/8 is local."""
-    number = rank + 1
-    return f"127.{block}.{number >> 8}.{number & 255}"
-
-
 def reserve_block() -> tuple[int, socket.socket]:
     """Reserve a block for a job: jobs on one machine all use the same port.
 
@@ -93,17 +87,3 @@ def reserve_block() -> tuple[int, socket.socket]:
     raise RefusedError(
         f"no address of 127.0.0.0/8 is free for the join at port {constants.JOIN_PORT}: {why}", fix="ss -uln"
     )
-
-
-class LoopbackSource:
-    """The address source of a node on loopback: one rail, on lo."""
-
-    def __init__(self, rank: int, block: int = 0) -> None:
-        self._rank = rank
-        self._block = block
-
-    def attachments(self) -> tuple[StatusEntry, ...]:
-        return (StatusEntry(name="loopback", interface="lo", ips=(address(self._rank, self._block),)),)
-
-    def rank0(self) -> tuple[str, ...]:
-        return (address(0, self._block),)

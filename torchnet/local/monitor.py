@@ -14,12 +14,12 @@ from torchnet.agent.events import BACKLOG, Event, Failure, Kind
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stop_signals import handled, interrupted, second_interrupt
 from torchnet.console.console import Console
+from torchnet.launcher.console_feed import ConsoleFeed
 from torchnet.linux import refused_connections
 from torchnet.local.agent_channel import AgentChannels
 from torchnet.local.supervisor_process import Supervisor
 from torchnet.signals import on_main_thread
 
-_TICK_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
 _REPORT_SECONDS = 0.5
 _FREEZE_SECONDS = 2.0
@@ -46,10 +46,10 @@ class LocalMonitor:
         self._ctrl_c = False
         self._awaiting_freeze: set[int] = set()
         self._rows: dict[int, str] = {}
-        self._watched: set[int] = set()
         self._succeeded: set[int] = set()  # nodes whose ranks have all ended with 0
         self._error_files: dict[int, str] = {}
-        self._refused: dict[int, str] = {}  # ports of 127.0.0.1, and the node
+        self._refused: dict[str, str] = {}  # 127.0.0.1:PORT or [::1]:PORT, and the node
+        self._feed = ConsoleFeed(self._loop, console, self._hold)
         channels.serve(self._loop, self._event, self._disconnected)
 
     def run(self, timeout: float | None, check_internet: Callable[[], str] = lambda: "") -> dict[str, Any]:
@@ -62,7 +62,6 @@ class LocalMonitor:
         self._loop.later(_CHECK_SECONDS, lambda: self._notice(check_internet()))
         if on_main_thread():  # Python allows handlers on no other
             self._handle_signals()
-        self._loop.every(_TICK_SECONDS, self._tick)
         if timeout:
             text = f"the job ran longer than --timeout {timeout:g} s"
             self._loop.later(timeout, lambda: self._stop(Failure("timeout", text, 124, at=time.time())))
@@ -82,22 +81,9 @@ class LocalMonitor:
 
     # -- output --------------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        self._console.tick()
-        self._pace()
-
-    def _pace(self) -> None:
-        """Take events no faster than the console shows them, but never block on its reader: signals must work."""
-        waiting = set(self._console.waiting())
-        for descriptor in waiting ^ self._watched:
-            self._loop.watch(descriptor, write=self._push if descriptor in waiting else None)
-        self._watched = waiting
-        # When the job is stopping, take all events until its end.
+    def _hold(self) -> None:
+        """Take events no faster than the console shows them; when the job is stopping, all until its end."""
         self._channels.hold(self._console.pending > BACKLOG and self._failure is None)
-
-    def _push(self) -> None:
-        self._console.push()
-        self._pace()
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -114,7 +100,7 @@ class LocalMonitor:
         elif kind == "error_file":
             self._error_files[int(event["rank"])] = str(event["data"])
         elif kind == "refused":
-            self._refused.update((int(port), self._specs[rank].name) for port in event["ports"])
+            self._refused.update((str(where), self._specs[rank].name) for where in event["addresses"])
         elif kind == "ranks_ended":
             self._succeeded.add(rank)
         elif kind == "row":
@@ -124,7 +110,7 @@ class LocalMonitor:
                 self._restarts = max(self._restarts, int(event["attempt"]))
                 self._forget_attempt(rank, event["ranks"])
             self._console.event(event)
-            self._pace()
+            self._feed.pace()
             if kind == "failure" and not event.get("restart"):
                 failure = Failure.read(event)
                 # The coordinator stops the nodes that have joined; this stops the others.
@@ -139,15 +125,15 @@ class LocalMonitor:
         for rank in ranks:
             self._error_files.pop(rank, None)
         name = self._specs[node].name
-        self._refused = {port: where for port, where in self._refused.items() if where != name}
+        self._refused = {where: node for where, node in self._refused.items() if node != name}
 
     def refused(self) -> list[str]:
         """Explain connections that were refused in a node although this machine listens there."""
         return [
-            f"a connection to 127.0.0.1:{port} was refused on {name}: this machine listens there, but a local node has "
-            "its own 127.0.0.1; with --network loopback, workers use this machine's"
-            for port, name in self._refused.items()
-            if refused_connections.listens(port)
+            f"a connection to {where} was refused on {name}: this machine listens there, but a local node has its own "
+            f"{where.rpartition(':')[0]}; with --network loopback, workers use this machine's"
+            for where, name in self._refused.items()
+            if refused_connections.listens(where)
         ]
 
     def error_file(self, rank: int | None) -> str:
@@ -204,7 +190,7 @@ class LocalMonitor:
         if self._failure is None:
             self._failure = failure
             self._console.event(failure.event())
-            self._pace()
+            self._feed.pace()
             self._kill_after_grace()
         self._channels.send_order({"op": "stop", "failure": asdict(failure)})
         if not self._running:

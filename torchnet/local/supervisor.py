@@ -26,6 +26,7 @@ def run(descriptor: int) -> NoReturn:
 def _run(control: socket.socket) -> NoReturn:
     # Imported here, so that the launcher receives what an import raises.
     from torchnet.agent import agent
+    from torchnet.launcher.loopback_source import LoopbackSource
     from torchnet.local import loopback, sandbox, topology
     from torchnet.local.channel_reporter import ChannelReporter
     from torchnet.local.faults import InjectedFaults
@@ -43,7 +44,7 @@ def _run(control: socket.socket) -> NoReturn:
     def source(rank: int) -> AddressSource:
         """Return the node's address source: what Multus would write for its pod, and for rank 0's."""
         if shape is None:
-            return loopback.LoopbackSource(rank, given.loopback_block)
+            return LoopbackSource(rank, given.loopback_block)
         own, rank0 = (topology.network_status_annotation(node) for node in (nodes[rank], nodes[0]))
         return MultusStatus(own, rank0, specs[rank].attachments)
 

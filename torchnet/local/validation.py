@@ -7,8 +7,8 @@ import sys
 
 from torchnet.config.job_spec import LOOPBACK, JobSpec
 from torchnet.errors import UsageError
-from torchnet.local import gpus
-from torchnet.local.gpus import Shares
+from torchnet.launcher import gpus
+from torchnet.launcher.gpus import Shares
 from torchnet.text import printable
 
 _HIDDEN = "/dev/shm"

@@ -75,6 +75,15 @@ def test_hosts_have_no_attachments() -> None:
     assert made.start_timeout == COMMON["run"]["start_timeout"]
 
 
+@pytest.mark.parametrize(("place", "rank"), [("local", 0), ("hosts", 0), ("kubernetes", None)])
+def test_a_single_process_has_standard_input(place: str, rank: int | None) -> None:
+    """As any program; in a pod there is none."""
+    more = {"network": {"networks": ["vf"]}, "kubernetes": {"image": "a:1"}} if place == "kubernetes" else {}
+    made = JobSpec.model_validate({"script": "x.py", "on": place, "nnodes": 1, **more})
+    for processes, found in ((1, rank), (2, None)):
+        assert agent_spec.agent_spec(made, "run", processes, "x.py", made.attachments).stdin_rank == found
+
+
 def test_a_network_becomes_an_attachment_for_each_rail() -> None:
     assert given(PODS).attachments == (
         NetworkAttachment("", "vf", "net1", "x.example/vf"),

@@ -191,3 +191,18 @@ def test_a_variable_with_a_slip_is_warned_of(tmp_path: Path) -> None:
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     assert asked(tmp_path, {}, {"TORCHNET_NNODES": ""}).origins["nnodes"].layer == "default"
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ('"prod/rail0"', ()),
+        ('["prod/rail0", "rdma:mlx5_0"]', ("rdma:mlx5_0",)),
+        ('"host:ens5,rdma:mlx5_0,mlx5_1"', ("host:ens5", "rdma:mlx5_0,mlx5_1")),
+    ],
+)
+def test_hosts_take_those_networks_of_a_file_that_hosts_can_have(
+    tmp_path: Path, written: str, kept: tuple[str, ...]
+) -> None:
+    (tmp_path / "torchnet.toml").write_text(f"[network]\nnetworks = {written}\n")
+    assert asked(tmp_path, {"on": "hosts"}).job.network.networks == kept

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from typing import Any, NoReturn
 
 import pytest
@@ -15,6 +16,7 @@ from torchnet.agent.host_registration import HostRequest, Registration
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.errors import JobStoppedError
 from torchnet.hosts import registration
+from torchnet.hosts.host_endpoint import HostEndpoint
 from torchnet.hosts.registration import StartTimeoutError, register
 
 REQUEST = HostRequest("uid", "host-b", 2, 1)
@@ -52,6 +54,29 @@ def test_ctrl_c_ends_the_wait() -> None:
             wait(30.0, signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_no_signal_waits_for_a_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(*_args: Any, **_named: Any) -> list[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # glibc goes on after a signal
+        time.sleep(3)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", dead)
+    before = signal.getsignal(signal.SIGINT)
+    for looks_up in (
+        lambda: register(Endpoint("host-a", 1), "token", REQUEST, 30.0, lambda _text: None, (signal.SIGINT,)),
+        lambda: HostEndpoint("host-a", 1).is_own(),
+    ):
+        began = time.monotonic()
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                looks_up()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert time.monotonic() - began < 2
 
 
 def test_another_token_explains_more_than_that_its_job_has_ended() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.errors import UsageError
+from torchnet.launcher import gpus
+from torchnet.launcher.run_name import run_name
 from torchnet.linux import namespaces
-from torchnet.local import gpus
-from torchnet.local.launch import run_name
 from torchnet.local.supervisor_process import write_id_maps
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

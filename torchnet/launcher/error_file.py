@@ -9,10 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from torchnet.console.console import Console
 from torchnet.console.files import store
 from torchnet.text import printable
 
 VARIABLE = "TORCHELASTIC_ERROR_FILE"
+
+
+def report(console: Console, environ: Mapping[str, str], error: str, code: int) -> None:
+    """Call :func:`write` if the rank has written an error, and say why the file could not be written."""
+    if error and (problem := write(environ, error, code)):
+        console.notice(problem, "warning")
 
 
 def write(environ: Mapping[str, str], error: str, code: int) -> str:

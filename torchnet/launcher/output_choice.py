@@ -1,4 +1,4 @@
-"""Which output of a local job is shown, with which prefix, and where its log files are."""
+"""Which output of a job is shown, with which prefix, and where its log files are."""
 
 from __future__ import annotations
 
@@ -10,17 +10,31 @@ from string import Template
 
 from torchnet.agent.spec import AgentSpec
 from torchnet.config.job_spec import Output
-from torchnet.local.validation import is_hidden
+from torchnet.console.console import Console, Listener
 
 _NOBODY = -1  # no rank has this number; an empty selection would be all
 
 
-def with_log_dir(specs: list[AgentSpec]) -> list[AgentSpec]:
-    """Return the specifications with a temporary directory if streams are to be written without --log-dir."""
+def console_of(output: Output, spec: AgentSpec, listener: Listener | None) -> Console:
+    """Return the console of this launcher's ranks."""
+    return Console(
+        world_size=spec.world_size,
+        ranks=ranks(output, spec),
+        quiet=output.quiet,
+        listener=listener,
+        prefix=prefix(output, spec),
+    )
+
+
+def with_log_dir(specs: list[AgentSpec], place: str | None = None) -> list[AgentSpec]:
+    """Return the specifications with a temporary directory if streams are to be written without --log-dir.
+
+    Args:
+        place: Where it is created; None for the system's place of temporary files.
+    """
     common = specs[0]
     if common.log_dir or not f"{common.redirects}{common.tee}".strip("0:,"):
         return specs
-    place = None if common.loopback or not is_hidden(tempfile.gettempdir()) else "/tmp"
     folder = tempfile.mkdtemp(prefix="torchnet_", dir=place)
     return [replace(spec, log_dir=folder) for spec in specs]
 
@@ -51,7 +65,8 @@ def prefix(output: Output, spec: AgentSpec) -> Callable[[int], str] | None:
             role_name=spec.role,
             rank=rank,
             local_rank=local,
-            hostname=machine if spec.nnodes == 1 else f"node-{node}",
+            # On several hosts, this console shows the ranks of its own host.
+            hostname=f"node-{node}" if spec.nnodes > 1 and spec.runtime == "local" else machine,
         )
 
     return render

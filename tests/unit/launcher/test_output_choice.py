@@ -1,4 +1,4 @@
-"""What is shown of a local job, and how."""
+"""What is shown of a job, and how."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.agents import spec
 from torchnet.config.job_spec import Output
-from torchnet.local import output_choice
+from torchnet.launcher import output_choice
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,9 @@ def test_the_template_is_torchruns() -> None:
     alone = output_choice.prefix(output, spec(nnodes=1))
     assert alone is not None
     assert alone(1) == f"default 1/1@{socket.gethostname()} ${{other}} $:"
+    on_hosts = output_choice.prefix(output, spec(runtime="agent"))
+    assert on_hosts is not None
+    assert on_hosts(3) == f"default 3/1@{socket.gethostname()} ${{other}} $:"
 
 
 def test_streams_need_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torchnet.local.error_file import VARIABLE, write
+from torchnet.launcher.error_file import VARIABLE, write
 
 
 @pytest.mark.parametrize(
