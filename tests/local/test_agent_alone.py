@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import marshal
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -128,12 +130,33 @@ def _on_eth2(folder: Path, exported: str) -> None:
 
 def test_a_machines_own_hosts_file_is_left_alone_and_rank_0_names_the_lines_to_add(tmp_path: Path) -> None:
     _own_hosts_file(tmp_path)
+    _slow_names(tmp_path)
+
+
+def silent_name_server() -> socket.socket:
+    """The machine's name server, in this network, which never answers."""
+    found = re.search(r"^nameserver\s+([0-9a-fA-F.:]+)", Path("/etc/resolv.conf").read_text(), re.MULTILINE)
+    address = ipaddress.ip_address(found[1] if found else "127.0.0.1")
+    if not address.is_loopback:
+        subprocess.run(["ip", "address", "add", str(address), "dev", "lo"], check=True)
+    server = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    server.bind((str(address), 53))
+    return server
 
 
 @isolated
 def _own_hosts_file(folder: Path) -> None:
     program = script(folder, "print('trained')")
     first, second = pair(folder, None, program, hosts_file="machine-{rank}/etc/hosts")
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "/etc/hosts" not in first[2] + second[2], "nobody waits for a name"
+
+
+@isolated
+def _slow_names(folder: Path) -> None:
+    program = script(folder, "print('trained')")
+    with silent_name_server():
+        first, second = pair(folder, None, program, hosts_file="machine-{rank}/etc/hosts")
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     warning = first[2][first[2].index("torchnet: /etc/hosts is this machine's own") :].splitlines()
     assert "up to 5 s per connection" in warning[0]

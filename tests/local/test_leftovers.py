@@ -190,8 +190,7 @@ def test_a_restart_is_not_taken_for_what_the_attempt_before_left() -> None:
         one.stopped()
         environment = {"PATH": os.environ["PATH"], "RESTARTED": "1"}
         one.processes.start(1, "run", lambda _rank, _file: environment)
-        if time.monotonic() - began > 0.2:
-            pytest.skip("this machine is too busy to restart within 0.2 s")
+        assert time.monotonic() - began < 0.2, "too late to show anything"
         assert one.ended() == 0
         one.look(0.5)
         assert (finished, len(one.reporter.warned())) == ([], 1)

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from torchnet.network.peer_table import PeerTable
 
@@ -32,10 +33,18 @@ def are_fast(addresses: Sequence[str], seconds: float = _SECONDS) -> bool:
         finally:
             os._exit(0)
     deadline = time.monotonic() + seconds
-    while not os.waitpid(child, os.WNOHANG)[0]:
+    while not _has_ended(child, os.WNOHANG):
         if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            _has_ended(child, 0)
             return False
         time.sleep(_POLL_SECONDS)
     return True
+
+
+def _has_ended(child: int, flags: int) -> bool:
+    try:
+        return os.waitpid(child, flags)[0] != 0
+    except ChildProcessError:  # the agent waits for all of its children as soon as they end
+        return True
