@@ -306,8 +306,8 @@ class Process:
 def read_on(pipes: Sequence[int]) -> None:
     """Read what is written to ``pipes`` until nobody has them open for writing, and forget it, in a process of its own.
 
-    The descriptors are closed in this one. The other has nothing else open: whoever reads torchnet's output sees its end,
-    and torchnet's connections close.
+    The descriptors are closed in this one. The other has nothing else open: whoever reads torchnet's output sees its
+    end, and torchnet's connections close.
     """
     if not pipes:
         return
