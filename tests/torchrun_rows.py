@@ -128,7 +128,7 @@ SCRIPTS = {
     """,
     "leave.py": """
         import subprocess
-        subprocess.Popen(["sh", "-c", "sleep 3; touch uploaded"])
+        subprocess.Popen(["sh", "-c", "while [ ! -e go ]; do sleep 0.1; done; touch uploaded"])
     """,
     "run.sh": """
         echo "$RANK of $WORLD_SIZE: $1"

@@ -117,10 +117,19 @@ def outcome(row: Row, name: str, folder: Path, server: TorchrunServer) -> dict[s
             time.sleep(WAITS_SECONDS)
             assert jobs[0].process.poll() is None
             jobs[0].process.kill()
+        waited = False
+        if "leave.py" in words:
+            known = "has ended, or says that it waits"
+            until(
+                lambda: jobs[0].process.poll() is not None or "left behind" in jobs[0].text("stderr"),
+                known,
+                SECONDS,
+            )
+            waited = jobs[0].process.poll() is None
+            (folder / "go").touch()
         for job in jobs:
             job.process.wait(SECONDS)
         took += time.monotonic() if row.number else 0.0
-        waited = (folder / "uploaded").exists()
         for reader in (reader for job in jobs for reader in job._readers):
             reader.join(SECONDS)
         codes = [job.process.returncode for job in jobs]

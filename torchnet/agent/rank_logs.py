@@ -2,8 +2,8 @@
 
     DIR/RUN_x/node-R/attempt_N/LOCAL_RANK/{stdout.log,stderr.log,error.json}
 
-As torchrun's, with a level for the node, since nodes may share DIR. RUN is unique to a start of a job, so that nothing
-is overwritten.
+As torchrun's, with a level for the node, since nodes may share DIR. ``x`` is unique to a start of a job, so that
+nothing is overwritten.
 """
 
 from __future__ import annotations

@@ -8,19 +8,17 @@ import fcntl
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.process_tree import catches
-from torchnet.agent.stop_signals import SIGNALS
 from torchnet.linux import namespaces
 
 # An unfinished line is passed on in pieces of this many characters.
@@ -301,44 +299,6 @@ class Process:
             if not data:
                 return
             self._take(name, data)
-
-
-def read_on(pipes: Sequence[int]) -> None:
-    """Read what is written to ``pipes`` until nobody has them open for writing, and forget it, in a process of its own.
-
-    The descriptors are closed in this one.
-
-    It has nothing else open: whoever reads torchnet's output sees its end, and torchnet's connections close.
-    """
-    if not pipes:
-        return
-    if os.fork():
-        for pipe in pipes:
-            os.close(pipe)
-        return
-    try:
-        os.setsid()  # it gets no Ctrl-C
-        signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for standard in range(3):
-            os.dup2(nothing, standard)
-        for file in map(int, os.listdir("/proc/self/fd")):
-            if file > 2 and file not in pipes:
-                with contextlib.suppress(OSError):  # that of the folder
-                    os.close(file)
-        poll = select.poll()
-        for pipe in pipes:
-            poll.register(pipe, select.POLLIN)
-        left = set(pipes)
-        while left:
-            for pipe, _ in poll.poll():
-                if not os.read(pipe, _READ):
-                    poll.unregister(pipe)
-                    left.discard(pipe)
-    finally:
-        os._exit(0)
 
 
 def _prepare(parent: int) -> None:

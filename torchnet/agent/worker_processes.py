@@ -27,7 +27,7 @@ from torchnet.agent.process_tree import (
     signal_all,
 )
 from torchnet.agent.rank_logs import ERROR, RankLogs, hidden
-from torchnet.agent.rank_process import Process, read_on
+from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import namespaces
 from torchnet.text import listed_ranks
@@ -156,12 +156,7 @@ class WorkerProcesses:
                     return
             if not left or waited >= LEFTOVER_LIMIT:
                 self._leftovers, self._finished = False, None
-                # Without a reader, what is left would end at its next line.
-                pipes = (
-                    [os.dup(file) for one in self.processes.values() for file in one.outputs] if left else []
-                )
-                self._release()
-                read_on(pipes)
+                self._release(keep=bool(left))
                 done()
                 return
             if waited >= _LEFTOVER_SECONDS and not self._leftovers:
@@ -353,10 +348,15 @@ class WorkerProcesses:
             if pid in by_pid:
                 by_pid[pid].reaped(status, at)
 
-    def _release(self) -> None:
-        """Take what is left in the pipes that left processes have held."""
+    def _release(self, *, keep: bool = False) -> None:
+        """Take what is left in the pipes that left processes have held; ``keep``: they hold them, and need a reader."""
+        pipes = [os.dup(file) for one in self.processes.values() for file in one.outputs] if keep else []
         for process in self.processes.values():
             process.release()
+        if pipes:
+            from torchnet.linux.pipe_reader import read_on  # not in pods
+
+            read_on(pipes)
 
     def _exited(self, process: Process) -> None:
         self._inputs.look()

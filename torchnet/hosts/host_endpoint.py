@@ -29,9 +29,9 @@ class LookUp:
         except OSError as error:
             self._found = error
 
-    @property
-    def done(self) -> bool:
-        self._thread.join(0.002)  # an address or the hosts file takes no longer
+    def has_ended(self) -> bool:
+        """Return whether the addresses are known. An address or a name of the hosts file is waited for."""
+        self._thread.join(0.002)
         return not self._thread.is_alive()
 
     def result(self) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:

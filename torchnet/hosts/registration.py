@@ -108,7 +108,7 @@ class _Registering:
         self._ask(LookUp(self._endpoint))
 
     def _ask(self, name: LookUp) -> None:
-        if not name.done:
+        if not name.has_ended():
             if self.why == _NO_ANSWER:
                 self.why = f"{self._endpoint.host} is being looked up"
             self._timer = self._loop.later(_LOOK_UP_SECONDS, lambda: self._ask(name))
