@@ -94,7 +94,7 @@ def launch(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]
         [*command, *map(str, words)],
         cwd=folder,
         env=environment,
-        timeout=300,
+        timeout=600,
         capture_output=True,
         text=True,
         check=False,
