@@ -50,9 +50,11 @@ def test_the_callers_error_file_gets_the_root_cause(tmp_path: Path) -> None:
 
 
 LEAVES = """
-    import os, subprocess, sys
-    wait = "import time; time.sleep(3); print('uploaded', flush=True); open('done', 'w')"
+    import os, subprocess, sys, time
+    wait = "import time; open('began', 'w'); time.sleep(3); print('uploaded', flush=True); open('done', 'w')"
     subprocess.Popen([sys.executable, "-c", wait])
+    while not os.path.exists("began"):  # before, /proc does not have its command yet
+        time.sleep(0.01)
     print("ready", flush=True)
 """
 
@@ -64,7 +66,7 @@ def test_what_a_rank_leaves_behind_is_printed_and_waited_for(tmp_path: Path) -> 
     assert lines(done.stdout, 0) == ["ready", "uploaded"]
     assert (tmp_path / "done").exists()
     assert "processes that ended ranks have left behind: " in done.stderr
-    assert re.search(r"left behind: rank 0's \S+ -c import time; time.sleep\(3\)", done.stderr)
+    assert re.search(r"left behind: rank 0's \S+ -c import time; open\('began'", done.stderr)
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
