@@ -36,7 +36,7 @@ from tests.leaks import MARK
 OPTION = "--lanes"
 QUIET = "quiet"
 MOST = 4  # of all processors: tests with bounds of seconds have not been tried with more
-MOST_AGAIN = 5
+MOST_AGAIN = 10
 AGAIN = "again"  # the outcome of the first failure of a test that runs once more
 CLUSTER = str(Path(__file__).resolve().parent / "cluster")  # one session fixture for all of its tests
 
