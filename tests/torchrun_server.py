@@ -1,7 +1,7 @@
 """torchrun without the seconds that importing PyTorch takes: a process that has imported it forks for each line.
 
 The fork does what ``python -m torch.distributed.run`` does: it has the line's words, variables, folder and streams, and
-its own signals. It is no child of the tests, so a pipe brings its PID, and then how it ended.
+its own signals. It is not a child of the tests, so its PID and then its exit status come through a pipe.
 """
 
 from __future__ import annotations

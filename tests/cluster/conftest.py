@@ -59,7 +59,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if RUN.exists():
         running.down()
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    # The first build takes minutes: whoever waits sees what for.
+    # The first build takes minutes: show its progress.
     with capture.global_and_fixture_disabled() if not recipes.built() else nullcontext():
         recipes.build()
     with untouched(), watched(grace=20, clusters=True), _taken_down():

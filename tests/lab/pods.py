@@ -25,7 +25,7 @@ from torchnet.constants import NETWORKS_ANNOTATION, NETWORKS_FILE, STATUS_ANNOTA
 
 FOLDER = "/run/pods"
 ATTEMPTS = 10  # a kubelet tries for ever
-# Multus and Whereabouts wait for the API server for so long only. What else fails is no matter of patience.
+# Errors of Multus and Whereabouts that waited in vain for the API server. Only these are tried again.
 _LATE = re.compile("context deadline exceeded|time limit exceeded while waiting")
 
 

@@ -38,7 +38,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if obstacles := machine.obstacles():
         pytest.skip("no lab on this machine: " + "; ".join(obstacles))
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    # The first build takes minutes: whoever waits sees what for.
+    # The first build takes minutes: show its progress.
     with capture.global_and_fixture_disabled() if not recipes.built() else nullcontext():
         recipes.build()
     file = tmp_path_factory.mktemp("lab") / "results.json"

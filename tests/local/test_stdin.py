@@ -83,7 +83,7 @@ def test_a_pipe_arrives_whole_and_ends(tmp_path: Path, rank: str) -> None:
 
 
 def test_nobody_reads_it_unasked(tmp_path: Path) -> None:
-    """What is typed or piped while a job runs is for the shell after it; who would read it is told."""
+    """Input typed or piped while a job runs is left to the shell; a script that reads it gets a notice."""
     (tmp_path / "data").write_text("for somebody else\n")
     text = "import os, sys; print(repr(sys.stdin.read()), os.isatty(0))"
     with open(tmp_path / "data", "rb") as file:

@@ -112,7 +112,7 @@ class RanksEnded:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A worker whose ranks have ended was told to stop: this ends what is left behind if all have, else the job."""
+    """A worker whose ranks have ended was told to stop: ends what is left behind if all have ended, else the job."""
 
     failure: Failure
 

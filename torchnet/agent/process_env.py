@@ -133,7 +133,7 @@ class ProcessEnvironment:
         return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **fixed)  # type: ignore[arg-type]
 
     def _own_gpu(self, local_rank: int) -> tuple[str, ...]:
-        """Return the one GPU that a process with a virtual local rank sees; () if there is none for it."""
+        """Return the GPU that a process with a virtual local rank sees; () if it has none."""
         visible = self._spec.gpus
         if visible is None:
             named = self._user.get("HIP_VISIBLE_DEVICES") or self._user.get("CUDA_VISIBLE_DEVICES")

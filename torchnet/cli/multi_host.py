@@ -237,7 +237,7 @@ def _is_standalone(values: Mapping[str, object], environ: Mapping[str, str]) -> 
 
 
 def _split(endpoint: Setting) -> tuple[str, int | None]:
-    """Return the host and the port (None if there is none) of HOST[:PORT]; an IPv6 address with a port has brackets."""
+    """Return the host and the port (None if missing) of HOST[:PORT]; an IPv6 address with a port needs brackets."""
     text, port = endpoint.value, None
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")

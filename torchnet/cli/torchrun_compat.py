@@ -240,7 +240,7 @@ def from_variables(
 
 
 def run_id(job: JobSpec) -> str:
-    """Return the run's name from the job's ``rdzv_id``; "" if there is none, or if no name follows from it."""
+    """Return the run's name from the job's ``rdzv_id``; "" if it is missing or yields no valid name."""
     if not job.rdzv_id:
         return ""
     text = job.rdzv_id

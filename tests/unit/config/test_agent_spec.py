@@ -77,7 +77,7 @@ def test_hosts_have_no_attachments() -> None:
 
 @pytest.mark.parametrize(("place", "rank"), [("local", 0), ("hosts", 0), ("kubernetes", None)])
 def test_a_single_process_has_standard_input(place: str, rank: int | None) -> None:
-    """As any program; in a pod there is none."""
+    """The default action of any program; a pod's first process has none."""
     more = {"network": {"networks": ["vf"]}, "kubernetes": {"image": "a:1"}} if place == "kubernetes" else {}
     made = JobSpec.model_validate({"script": "x.py", "on": place, "nnodes": 1, **more})
     for processes, found in ((1, rank), (2, None)):

@@ -19,7 +19,7 @@ from torchnet.config.settings import BY_PATH, FIELDS
 def test_the_table_and_the_model_hold_the_same_fields() -> None:
     job = JobSpec(script="x.py")
     groups = {name: getattr(job, name) for name in ("network", "run", "tune", "output", "kubernetes")}
-    # This host's part of a job on several hosts is no setting of the job.
+    # This host's part of a job on several hosts is not a setting of the job.
     paths = {name for name in JobSpec.model_fields if name not in (*groups, "host_line")}
     for name, group in groups.items():
         paths |= {

@@ -119,7 +119,7 @@ def test_one_range_for_all_nodes_cannot_work_in_l3() -> None:
 
 
 def test_behind_a_router_the_route_may_be_the_routers() -> None:
-    """The pods of both nodes see the same, whoever lacks the route."""
+    """The pods of both nodes see the same, whichever node lacks the route."""
     (text,) = explain(table(), views(L3, {("node1", "node2")}))
     assert "most likely node1 has no route to that range, or a router between the nodes has none" in text
     assert "if the nodes share a segment, on node1 run: ip -6 route replace" in text
