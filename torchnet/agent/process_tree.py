@@ -99,6 +99,8 @@ def _command(pid: int) -> str:
     words, variables = _words(pid, "cmdline"), _words(pid, "environ")
     if not words:
         return ""
+    if words[0].startswith("/"):  # a long path would leave no room for the arguments
+        words[0] = os.path.basename(words[0])
     rank = next((word[5:] for word in variables if word.startswith("RANK=")), "")
     shown = printable(" ".join(words), _SHOWN_CHARACTERS)
     return f"rank {rank}'s {shown}" if rank.isdigit() else shown
