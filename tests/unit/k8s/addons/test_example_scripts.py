@@ -66,7 +66,7 @@ def test_a_probe_that_is_not_refused_is_no_success(net: Net) -> None:
             check=False,
         )
     assert ran.returncode == 1
-    assert "no response from ::1 to a packet of 65535 bytes from ::1" in ran.stderr
+    assert "no response from ::1 to packets of 65535 bytes from ::1" in ran.stderr
 
 
 @pytest.mark.parametrize("command", [("probe", "::1"), ("wait",)], ids=lambda words: words[0])

@@ -103,18 +103,21 @@ def probe(host: str) -> None:
                 sys.exit(
                     f"the route to {host} does not use {INTERFACE}: its packets have the source address {source}"
                 )
-            began = time.monotonic()
-            try:
-                sender.send(b"x" * (size - (48 if family == socket.AF_INET6 else 28)))
-                sender.recv(1)
-                sys.exit(f"{target[0]} responds on port 9, which should be closed")
-            except ConnectionRefusedError:
-                took = (time.monotonic() - began) * 1000
-                print(f"{size} bytes from {source} reached {target[0]}: seq={number} time={took:.2f} ms")
-            except TimeoutError:
-                sys.exit(f"no response from {target[0]} to a packet of {size} bytes from {source}")
-            except OSError as error:
-                sys.exit(f"cannot send a packet of {size} bytes to {target[0]}: {error}")
+            for left in (2, 1, 0):  # a kernel sends few ICMP errors a second, and any packet may be lost
+                began = time.monotonic()
+                try:
+                    sender.send(b"x" * (size - (48 if family == socket.AF_INET6 else 28)))
+                    sender.recv(1)
+                    sys.exit(f"{target[0]} responds on port 9, which should be closed")
+                except ConnectionRefusedError:
+                    took = (time.monotonic() - began) * 1000
+                    print(f"{size} bytes from {source} reached {target[0]}: seq={number} time={took:.2f} ms")
+                    break
+                except TimeoutError:
+                    if not left:
+                        sys.exit(f"no response from {target[0]} to packets of {size} bytes from {source}")
+                except OSError as error:
+                    sys.exit(f"cannot send a packet of {size} bytes to {target[0]}: {error}")
 
 
 def is_own(address: str) -> bool:
