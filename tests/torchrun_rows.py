@@ -220,6 +220,8 @@ ROWS = (
     Row("once.py", env={"PET_NPROC_PER_NODE": "2", "PET_MAX_RESTARTS": "1"}),
     Row(f"{TWO} --rdzv-backend c10d --rdzv-endpoint localhost:0 --rdzv-id My_Job --role trainer id.py"),
     Row(f"{TWO} --virtual-local-rank echo.py"),
+    Row("--nproc-per-node 2 echo.py", env={"CUDA_VISIBLE_DEVICES": "0,1,2,3"}),
+    Row("--nproc-per-node 2 echo.py", env={"CUDA_VISIBLE_DEVICES": "0"}),
     Row(f"{TWO} --virtual_local_rank echo.py", env={"CUDA_VISIBLE_DEVICES": "3,1"}),
     Row(f"{TWO} reduce.py env:// PORT"),
     Row(f"{TWO} --local-ranks-filter 1 echo.py"),

@@ -168,7 +168,8 @@ def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
     visible = gpus.visible({**environ, **job.env})
     here = 1 if job.on == "hosts" else job.nnodes
     shares = gpus.share(here, job.nproc_per_node, visible, len(os.sched_getaffinity(0)))
-    return shares.nproc, any(shares.gpus or ())
+    each = ((visible,) if job.nproc_per_node != "cpu" else ()) if shares.gpus is None else shares.gpus
+    return shares.nproc, any(each)
 
 
 def _find_conflicts(

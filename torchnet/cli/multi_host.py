@@ -240,7 +240,8 @@ def _split(endpoint: Setting) -> tuple[str, int | None]:
     """Return the host and the port (None if missing) of HOST[:PORT]; an IPv6 address with a port needs brackets."""
     text, port = endpoint.value, None
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, end, rest = text[1:].partition("]")
+        host = host if end else ""
         port = rest.removeprefix(":") or None
     elif text.count(":") == 1:
         host, _, port = text.partition(":")

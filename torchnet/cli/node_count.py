@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from torchnet.cli.torchrun_compat import COMMON_FLAGS, TORCHRUN_FLAGS, from_variable
 from torchnet.config.settings import BY_PATH
-from torchnet.config.sources import DEFAULT, FLAG, TORCHRUN_VARIABLES
+from torchnet.config.sources import DEFAULT, FLAG
 
 if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
 # What sbatch and srun set (srun(1), output environment variables). Others are settings that users export.
-_SLURM = ("SLURM_JOB_ID", "SLURM_NODEID", "SLURM_PROCID")
+_SLURM = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_STEP_ID", "SLURM_NODEID", "SLURM_PROCID")
+_TORCHRUN = ("TORCHELASTIC_", "TORCH_ELASTIC_")  # what its variables other than PET_* begin with
 _COUNT = "--nnodes"
 
 
@@ -39,7 +40,7 @@ def is_single(
         or any(
             from_variable(flag, environ) for flag in (*COMMON_FLAGS, *(one.flag for one in TORCHRUN_FLAGS))
         )
-        or any(environ.get(name) for name in (*TORCHRUN_VARIABLES, *_SLURM))
+        or any(environ[name] for name in environ if name in _SLURM or name.startswith(_TORCHRUN))
         or bool(visible({**environ, **resolved.job.env}))
     )
 

@@ -265,7 +265,9 @@ class JobSpec(_Group):
     def _check_combinations(self) -> JobSpec:
         problems = []
         if self.standalone and self.nnodes != 1:
-            problems.append(f"standalone: conflicts with nnodes {self.nnodes}")
+            problems.append(
+                f"standalone: means --nnodes 1, and conflicts with nnodes {self.nnodes}: leave one of the two out"
+            )
         if self.output.min_share and self.nnodes == 1:
             problems.append("min_share needs at least 2 nodes: a single node sends nothing over a network")
         if self.on == "kubernetes":

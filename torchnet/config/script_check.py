@@ -159,7 +159,10 @@ def require_script(job: JobSpec, cwd: str | os.PathLike[str]) -> None:
     """
     problems = check_script(job, cwd)
     if problems:
-        raise UsageError("\n  ".join(["cannot run the script:", *problems]), fix="torchnet launch --help")
+        raise UsageError(
+            "\n  ".join(["cannot run the script:", *problems]),
+            fix="ls, for the names here; -m runs a module, --no-python a program",
+        )
 
 
 def _check_file(path: str, *, local: bool) -> str:

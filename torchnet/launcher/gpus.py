@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torchnet.errors import UsageError
+from torchnet.units import counted
+
+_ONE_EACH = "NCCL refuses two processes on one"
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Processes per node, each node's GPUs (None: the machine has none), and a note for the user."""
+    """Processes per node, each node's GPUs (None: all that the machine has), and a note for the user."""
 
     nproc: int
     gpus: tuple[tuple[str, ...], ...] | None
@@ -76,38 +79,47 @@ def _names(root: str, folder: str) -> list[str]:
 
 
 def share(nnodes: int, nproc_per_node: int | str | None, gpus: tuple[str, ...], cpus: int) -> Shares:
-    """Divide ``gpus`` among ``nnodes`` nodes.
+    """Divide ``gpus`` among ``nnodes`` nodes. A single node gets all of them, as under torchrun.
 
     Args:
         nproc_per_node: ``--nproc-per-node``; None if it is not set.
 
     Raises:
-        UsageError: more processes than GPUs, or "gpu" with fewer GPUs than nodes.
+        UsageError: several nodes have more processes than GPUs, or "gpu" with fewer GPUs than nodes.
     """
     each = len(gpus) // nnodes
     if nproc_per_node == "cpu":
-        return Shares(max(1, cpus // nnodes), _none(nnodes) if gpus else None)
+        return Shares(max(1, cpus // nnodes), _none(nnodes) if gpus and nnodes > 1 else None)
     if nproc_per_node == "gpu" and not each:
         raise UsageError(
-            f"--nproc-per-node gpu: {len(gpus)} GPUs for {nnodes} nodes",
+            f"--nproc-per-node gpu: {counted(len(gpus), 'GPU')} for {counted(nnodes, 'node')}",
             fix="use --nproc-per-node cpu, or fewer nodes",
         )
     if isinstance(nproc_per_node, int):
-        if gpus and nproc_per_node * nnodes > len(gpus):
+        world_size = nnodes * nproc_per_node
+        too_many = 0 < len(gpus) < world_size
+        if too_many and nnodes > 1:
             raise UsageError(
-                f"{nnodes} nodes × {nproc_per_node} processes = {nproc_per_node * nnodes} processes, but this machine "
-                f"has {len(gpus)} GPUs: NCCL refuses two processes on one",
+                f"{counted(nnodes, 'node')} × {counted(nproc_per_node, 'process')} = {world_size}, but there are only "
+                f"{counted(len(gpus), 'visible GPU')}: {_ONE_EACH}",
                 fix=f"--nnodes {min(nnodes, len(gpus))} --nproc-per-node {max(1, len(gpus) // nnodes)}, "
                 "or CUDA_VISIBLE_DEVICES= to run on the CPU",
             )
+        if nnodes == 1:
+            shared = (
+                f"{counted(world_size, 'process')} share {counted(len(gpus), 'visible GPU')}: {_ONE_EACH}"
+            )
+            return Shares(nproc_per_node, None, shared if too_many else "")
         return Shares(nproc_per_node, _split(gpus, nnodes, nproc_per_node) if gpus else None)
     if each:
-        return Shares(each, _split(gpus, nnodes, each))
+        return Shares(each, _split(gpus, nnodes, each) if nnodes > 1 else None)
     if nproc_per_node == "auto" and not gpus:
         return Shares(max(1, cpus // nnodes), None)
     if gpus:
-        count = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
-        note = f"{count} for {nnodes} nodes: running on the CPU (--nnodes {len(gpus)} would use it)"
+        note = (
+            f"{counted(len(gpus), 'GPU')} for {counted(nnodes, 'node')}: running on the CPU "
+            f"(--nnodes {len(gpus)} would use it)"
+        )
         return Shares(1, _none(nnodes), note)
     return Shares(1, None)
 
