@@ -77,10 +77,12 @@ def test_the_numbers_that_are_proposed_work(nnodes: int, asked: int, count: int)
     except UsageError as error:
         found = re.match(r"--nnodes (\d+) --nproc-per-node (\d+)", error.fix)
         assert found
-        shares = gpus.share(int(found[1]), int(found[2]), machine, 8)
-    if shares.gpus is None:
-        assert found[1] == "1"
+        nnodes = int(found[1])
+        shares = gpus.share(nnodes, int(found[2]), machine, 8)
+    if nnodes == 1:
+        assert shares.gpus is None, "it sees all of them"
         return
+    assert shares.gpus is not None
     given_out = [gpu for node in shares.gpus for gpu in node]
     assert len(given_out) == len(set(given_out)) == len(shares.gpus) * shares.nproc
     assert set(given_out) <= set(machine)
