@@ -165,13 +165,9 @@ class Join:
         """
         if self.preflight is None or rails != self.rails:
             self.close()
-            self.preflight = Preflight(
-                self._loop,
-                probe_key(self._spec.token),
-                rails,
-                loopback=self._spec.loopback,
-                tcp=self._spec.probe_tcp,
-            )
+            key = probe_key(self._spec.token)
+            tcp = self._frontend.tcp_check(self._loop, key, rails) if self._frontend else None
+            self.preflight = Preflight(self._loop, key, rails, loopback=self._spec.loopback, tcp=tcp)
         self.rails = rails
 
     def _discovered(self, rails: tuple[Rail, ...]) -> None:

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Protocol
 
 from torchnet import constants
 from torchnet.agent.event_loop import EventLoop, Timer
-from torchnet.agent.tcp_paths import TcpPaths
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network import probe_plan
@@ -64,8 +64,22 @@ class _Probe:
     strange: str = ""  # who answered instead
 
 
+class TcpCheck(Protocol):
+    """Tries whether paths, each a rail and a peer's address on it, carry TCP."""
+
+    def check(
+        self, paths: tuple[tuple[int, str], ...], done: Callable[[set[tuple[int, str]]], None]
+    ) -> None: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Preflight:
-    """Answers the peers' probes while it is open, and sends its own in :meth:`check`."""
+    """Answers the peers' probes while it is open, and sends its own in :meth:`check`.
+
+    Args:
+        tcp: on several hosts: a path that carries TCP, but not the datagrams, is enough.
+    """
 
     def __init__(
         self,
@@ -75,14 +89,14 @@ class Preflight:
         *,
         port: int = constants.JOIN_PORT,
         loopback: bool = False,
-        tcp: bool = False,
+        tcp: TcpCheck | None = None,
     ) -> None:
         self._loop = loop
         self._key = key
         self._rails = rails
         self._port = port
         self._loopback = loopback
-        self._tcp = TcpPaths(loop, key, rails, port) if tcp else None
+        self._tcp = tcp
         self._probes: list[_Probe] = []
         self._heard: set[tuple[str, int]] = set()  # (address, rail) of the peers whose probes have arrived
         self._numbers: dict[int, _Probe] = {}

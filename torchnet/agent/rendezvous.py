@@ -16,7 +16,7 @@ import json
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchnet import constants, rlimits
 from torchnet.agent import handshake
@@ -25,6 +25,10 @@ from torchnet.agent.framed_socket import LENGTH
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
+
+if TYPE_CHECKING:
+    from torchnet.agent.preflight import TcpCheck
+    from torchnet.network.interface_selection import Rail
 
 MAX_UNAUTHENTICATED = 256  # connections
 _EVICTABLE_SECONDS = 1.0  # before, a connection is not dropped in favor of another
@@ -75,6 +79,10 @@ class Endpoint:
             made.close()
             raise
         return made
+
+    def tcp_check(self, _loop: EventLoop, _key: bytes, _rails: tuple[Rail, ...]) -> TcpCheck | None:
+        """Return what tries whether paths carry TCP, where datagrams may be filtered; None if they may not."""
+        return None
 
     @property
     def known_host(self) -> str:

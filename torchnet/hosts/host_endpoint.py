@@ -9,8 +9,12 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torchnet import constants
+from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.rendezvous import Endpoint
+from torchnet.hosts.tcp_paths import TcpPaths
 from torchnet.linux import rtnetlink
+from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import canonical
 
 
@@ -112,6 +116,11 @@ class HostEndpoint(Endpoint):
         """Close the socket that :meth:`opened` opened."""
         if self.listener is not None:
             self.listener.close()
+
+    def tcp_check(self, loop: EventLoop, key: bytes, rails: tuple[Rail, ...]) -> TcpPaths | None:
+        if self.alone or self.port == constants.JOIN_PORT:
+            return None
+        return TcpPaths(loop, key, rails, constants.JOIN_PORT)
 
     @property
     def on_loopback(self) -> bool:

@@ -146,7 +146,6 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
         python=os.environ.get("PYTHON_EXEC") or sys.executable,  # torchrun's variable
         uid=secrets.token_hex(8),
         host_names=line.names,
-        probe_tcp=not alone and line.port != constants.JOIN_PORT,
     )
     if rank != 0:
         request = HostRequest(
