@@ -201,7 +201,8 @@ class Join:
 
     def _port_unavailable(self, port: object, error: OSError) -> Failure:
         host = os.environ.get(constants.HOST_VARIABLE, "") if self._spec.network == "host" else ""
-        return failures.port_unavailable(self._spec.name, port, error, host=host)
+        fix = self._frontend.port_fix(port) if self._frontend else ""
+        return failures.port_unavailable(self._spec.name, port, error, host=host, fix=fix)
 
     def _not_discovered(self, error: TorchnetError) -> None:
         spec = self._spec

@@ -84,6 +84,10 @@ class Endpoint:
         """Return what tries whether paths carry TCP, where datagrams may be filtered; None if they may not."""
         return None
 
+    def port_fix(self, _port: object) -> str:
+        """Return what to do if a port is in use; "" if the program that has it is to be found."""
+        return ""
+
     @property
     def known_host(self) -> str:
         """The host as far as it is known without a request."""
@@ -245,7 +249,7 @@ def peer_host(sock: socket.socket) -> str:
         name = sock.getpeername()
     except OSError:
         return ""
-    return str(name[0]) if isinstance(name, tuple) else ""
+    return str(name[0]).removeprefix("::ffff:") if isinstance(name, tuple) else ""  # IPv4 on an IPv6 socket
 
 
 def _object(data: bytes) -> dict[str, Any]:
