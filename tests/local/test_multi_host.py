@@ -210,13 +210,14 @@ def test_a_host_that_does_not_come_is_named(tmp_path: Path) -> None:
         )
         assert [code for code, *_ in ended] == [124, 4, 124, 124, 124], ended
         err, stranger_err, liar_err, first_err, lost_err = [text for *_, text in ended]
-        assert "1 of 2 workers joined; missing: node rank 1 (host-b); " in err
+        why = "host-b was started with --nnodes 3, node 0 with --nnodes 2"
+        assert f"1 of 2 workers joined; missing: node rank 1 (host-b, refused: {why}); " in err
         assert "connections had a wrong token" in err
         for text in (err, stranger_err):
-            assert "host-b was started with --nnodes 3, rank 0 with --nnodes 2" in text
+            assert why in text
         assert "its token is another job's, or it is not torchnet" in liar_err
         assert "this is node rank 0, but 10.1.0.77 is no address of this host" in first_err
-        assert "host-b could not reach rank 0 at 10.1.0.77:29500 within 4 s" in lost_err
+        assert "host-b could not reach node 0 at 10.1.0.77:29500 within 4 s" in lost_err
         assert receipt(tmp_path / "receipt.json")["failure"]["kind"] == "timeout"
 
     run()

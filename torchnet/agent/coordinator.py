@@ -180,6 +180,8 @@ class Coordinator:
                 return False
             late = self.state is not CoordinatorState.GATHERING
             answer = self._hosts.answer(request, self._members, late=late)
+            if request.problem and not late:
+                self._fail(failures.network(request.name, request.problem))
         if answer.refused:
             self._warn(answer.refused)
         with contextlib.suppress(OSError):

@@ -36,8 +36,13 @@ def address_taken(name: str, text: str) -> Failure:
     return network(name, f"{text}; the pod exits so that another pod replaces it", constants.REPLACE_CODE)
 
 
-def port_unavailable(name: str, port: object, error: OSError, *, host: str = "") -> Failure:
-    """Describe a port that cannot be opened; ``host``: the cluster's node, if the pod is in its network."""
+def port_unavailable(name: str, port: object, error: OSError, *, host: str = "", fix: str = "") -> Failure:
+    """Describe a port that cannot be opened.
+
+    Args:
+        host: the cluster's node, if the pod is in its network.
+        fix: what to do if it is in use.
+    """
     text = f"{name}: the rendezvous cannot open port {port}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE and host:
         text += (
@@ -45,6 +50,8 @@ def port_unavailable(name: str, port: object, error: OSError, *, host: str = "")
             f"the run that `kubectl get pods -A -l {constants.RUN_LABEL} --field-selector spec.nodeName={host}` shows "
             "has started, or use other hosts (--node-selector)"
         )
+    elif error.errno == errno.EADDRINUSE and fix:
+        text += f"; {fix}"
     elif error.errno == errno.EADDRINUSE:
         number = str(port).rpartition(":")[2]
         text += f"; fix: ss -lntup 'sport = :{number}' on that host shows which program has it"

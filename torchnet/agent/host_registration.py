@@ -18,6 +18,7 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import NAME
 from torchnet.text import printable
+from torchnet.units import counted
 
 _KEY = "host"
 _MOST_CHARACTERS = 1000  # of a text in an answer
@@ -34,6 +35,7 @@ class HostRequest:
         wished: Like node_rank, but another one will do; the scheduler's number of the host.
         run_id: "" for rank 0's.
         one_network: Whether the host has no other network than its backend.
+        problem: Why the host cannot take part, although it has a node rank; it asks no more.
     """
 
     uid: str
@@ -44,6 +46,7 @@ class HostRequest:
     wished: int | None = None
     run_id: str = ""
     one_network: bool = False
+    problem: str = ""
 
     def message(self) -> dict[str, Any]:
         return {_KEY: dict(vars(self))}
@@ -58,10 +61,10 @@ class HostRequest:
         values = message.get(_KEY)
         if not isinstance(values, dict):
             return None
-        texts = {name: values.get(name) for name in ("uid", "name", "run_id")}
+        texts = {name: values.get(name) for name in ("uid", "name", "run_id", "problem")}
         numbers = {name: values.get(name) for name in ("nnodes", "nproc_per_node")}
         ranks = {name: values.get(name) for name in ("node_rank", "wished")}
-        if not all(isinstance(one, str) and len(one) <= 253 for one in texts.values()):
+        if not all(isinstance(one, str) and len(one) <= _MOST_CHARACTERS for one in texts.values()):
             raise ValueError("a text is missing")
         if not all(type(one) is int and one > 0 for one in numbers.values()):
             raise ValueError("a number is missing")
@@ -69,6 +72,7 @@ class HostRequest:
             raise ValueError("a node rank is not a number")
         if not NAME.fullmatch(str(texts["name"])):
             raise ValueError("the name is not valid")
+        texts["problem"] = printable(str(texts["problem"]))
         one_network = values.get("one_network") is True
         return cls(**texts, **numbers, **ranks, one_network=one_network)  # type: ignore[arg-type]
 
@@ -79,6 +83,7 @@ class Registration:
 
     Attributes:
         networks: Of rank 0's rails, in CIDR notation.
+        interfaces: Of rank 0's rails.
         refused: The reason, or "".
         later: Whether to ask again: a node rank may become free.
     """
@@ -87,6 +92,7 @@ class Registration:
     name: str = ""
     run_id: str = ""
     networks: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
     refused: str = ""
     later: bool = False
 
@@ -101,7 +107,7 @@ class Registration:
             ValueError: It is malformed.
         """
         values = {name: message.get(name) for name in vars(cls())}
-        networks = values.pop("networks")
+        lists: list[Any] = [values.pop(name) for name in ("networks", "interfaces")]
         found = cls(**values)  # type: ignore[arg-type]
         texts: tuple[Any, ...] = (found.name, found.run_id, found.refused)
         if type(found.node_rank) is not int or not all(
@@ -110,12 +116,15 @@ class Registration:
             raise ValueError("rank 0's answer is malformed")
         if type(found.later) is not bool:
             raise ValueError("rank 0's answer does not say when to ask again")
-        if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
+        if not all(isinstance(part, list) and all(isinstance(one, str) for one in part) for part in lists):
             raise ValueError("rank 0's answer has no networks")
+        networks, interfaces = tuple(lists[0]), tuple(lists[1])
         for one in networks:
             ipaddress.ip_network(one)
+        if len(networks) != len(interfaces):
+            raise ValueError("rank 0's answer has other numbers of networks and interfaces")
         # Without a token anyone may have answered, and the reason goes to a terminal.
-        found = replace(found, networks=tuple(networks), refused=printable(found.refused))
+        found = replace(found, networks=networks, interfaces=interfaces, refused=printable(found.refused))
         if not found.refused and not (NAME.fullmatch(found.name) and NAME.fullmatch(found.run_id)):
             raise ValueError("rank 0's answer has no valid name")
         return found
@@ -134,23 +143,36 @@ class HostRegister:
         self._spec = spec
         self._clock = clock
         # On loopback each node has a network of its own.
-        self._networks = tuple(_network(rail) for rail in rails if not spec.loopback)
+        rails = () if spec.loopback else rails
+        self._networks = tuple(map(_network, rails))
+        self._interfaces = tuple(rail.interface for rail in rails)
+        self._refused: dict[int, str] = {}  # by the node rank that the host asked for, or that was free
         self._hosts: dict[str, tuple[int, str, float]] = {}  # node rank, name and time, by UID
         self._with_one_network: set[int] = set()  # node ranks
 
     def answer(self, request: HostRequest, joined: Collection[int], *, late: bool) -> Registration:
         """Answer a request; ``joined`` are the node ranks that have joined, ``late``: the job has started."""
+        found = self._answer(request, joined, late=late)
+        if found.refused:
+            free = [rank for rank in range(1, self._spec.nnodes) if rank not in joined]
+            rank = request.node_rank if request.node_rank in free else (free or [0])[0]
+            self._refused[rank] = found.refused.partition("; fix: ")[0]
+        return found
+
+    def _answer(self, request: HostRequest, joined: Collection[int], *, late: bool) -> Registration:
         spec, name = self._spec, printable(request.name, 80)
         if late:
             return Registration(refused="the job has already started")
         if request.nnodes != spec.nnodes:
             return Registration(
-                refused=f"{name} was started with --nnodes {request.nnodes}, rank 0 with --nnodes {spec.nnodes}"
+                refused=f"{name} was started with --nnodes {request.nnodes}, node 0 with --nnodes {spec.nnodes}; "
+                "fix: start the same line on each host"
             )
         if request.nproc_per_node != spec.nproc_per_node:
             return Registration(
-                refused=f"{name} starts {request.nproc_per_node} processes, rank 0 {spec.nproc_per_node}: torchnet "
-                "runs the same number on each host (--nproc-per-node)"
+                refused=f"{name} starts {counted(request.nproc_per_node, 'process')}, node 0 starts "
+                f"{spec.nproc_per_node}: torchnet runs the same number on each host; "
+                f"fix: --nproc-per-node {spec.nproc_per_node} on {name}, or {request.nproc_per_node} on the others"
             )
         if request.run_id not in ("", spec.run_id):
             return Registration(
@@ -168,7 +190,7 @@ class HostRegister:
         self._with_one_network.discard(rank)
         if request.one_network:
             self._with_one_network.add(rank)
-        return Registration(rank, name, spec.run_id, self._networks)
+        return Registration(rank, name, spec.run_id, self._networks, self._interfaces)
 
     def release(self, node_rank: int) -> None:
         """Let another host have a node rank, because its worker has left."""
@@ -191,8 +213,10 @@ class HostRegister:
             Texts by node rank, and names without a node rank.
         """
         registered = {rank: name for rank, name, _ in self._hosts.values() if rank not in joined}
+        present = {**registered, **joined}
         texts = {rank: f"{name}, which came but did not join" for rank, name in registered.items()}
-        present, names = {**registered, **joined}, self._spec.host_names
+        texts |= {rank: f"refused: {why}" for rank, why in self._refused.items() if rank not in present}
+        names = self._spec.host_names
         absent = [rank for rank in range(self._spec.nnodes) if rank not in present]
         here = {_short(name) for name in present.values()}
         left = tuple(name for name in names if _short(name) not in here)
@@ -200,7 +224,8 @@ class HostRegister:
         if not left or len(names) != self._spec.nnodes or len(left) != len(absent):
             return texts, ()
         if all(_short(names[rank]) == _short(name) for rank, name in present.items()):
-            return {**texts, **{rank: names[rank] for rank in absent}}, ()
+            known = {rank: ", ".join(filter(None, (names[rank], texts.get(rank)))) for rank in absent}
+            return {**texts, **known}, ()
         return texts, left
 
     def _rank(self, request: HostRequest, joined: Collection[int]) -> int | str:
@@ -216,7 +241,7 @@ class HostRegister:
         given = request.node_rank
         if given is not None:
             if not 0 < given < nnodes:
-                why = "is rank 0's own" if not given else f"is not below the job's {nnodes} nodes"
+                why = "is node 0's own" if not given else f"is not below the job's {nnodes} nodes"
                 return f"node rank {given} {why} ({printable(request.name, 80)} was started with it)"
             if given in joined:
                 own = printable(request.name, 80)

@@ -165,13 +165,9 @@ class Join:
         """
         if self.preflight is None or rails != self.rails:
             self.close()
-            self.preflight = Preflight(
-                self._loop,
-                probe_key(self._spec.token),
-                rails,
-                loopback=self._spec.loopback,
-                tcp=self._spec.probe_tcp,
-            )
+            key = probe_key(self._spec.token)
+            tcp = self._frontend.tcp_check(self._loop, key, rails) if self._frontend else None
+            self.preflight = Preflight(self._loop, key, rails, loopback=self._spec.loopback, tcp=tcp)
         self.rails = rails
 
     def _discovered(self, rails: tuple[Rail, ...]) -> None:
@@ -205,7 +201,8 @@ class Join:
 
     def _port_unavailable(self, port: object, error: OSError) -> Failure:
         host = os.environ.get(constants.HOST_VARIABLE, "") if self._spec.network == "host" else ""
-        return failures.port_unavailable(self._spec.name, port, error, host=host)
+        fix = self._frontend.port_fix(port) if self._frontend else ""
+        return failures.port_unavailable(self._spec.name, port, error, host=host, fix=fix)
 
     def _not_discovered(self, error: TorchnetError) -> None:
         spec = self._spec

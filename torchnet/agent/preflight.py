@@ -18,11 +18,11 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
+from typing import Protocol
 
 from torchnet import constants
 from torchnet.agent.event_loop import EventLoop, Timer
-from torchnet.agent.tcp_paths import TcpPaths
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network import probe_plan
@@ -47,6 +47,7 @@ _LOOK_UPS = 16  # of routes at a heartbeat
 _TAG = 8
 _HEAD = struct.Struct("!4sBHI")  # magic, request or reply, rail, number
 _PROBE, _REPLY = 0, 1
+_NAME_ONE = "name one network for all hosts: --network host:NETWORK/LENGTH"
 _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTU_PROBE = 23, 62, 3
 
 
@@ -64,8 +65,22 @@ class _Probe:
     strange: str = ""  # who answered instead
 
 
+class TcpCheck(Protocol):
+    """Tries whether paths, each a rail and a peer's address on it, carry TCP."""
+
+    def check(
+        self, paths: tuple[tuple[int, str], ...], done: Callable[[set[tuple[int, str]]], None]
+    ) -> None: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Preflight:
-    """Answers the peers' probes while it is open, and sends its own in :meth:`check`."""
+    """Answers the peers' probes while it is open, and sends its own in :meth:`check`.
+
+    Args:
+        tcp: on several hosts: a path that carries TCP, but not the datagrams, is enough.
+    """
 
     def __init__(
         self,
@@ -75,14 +90,14 @@ class Preflight:
         *,
         port: int = constants.JOIN_PORT,
         loopback: bool = False,
-        tcp: bool = False,
+        tcp: TcpCheck | None = None,
     ) -> None:
         self._loop = loop
         self._key = key
         self._rails = rails
         self._port = port
         self._loopback = loopback
-        self._tcp = TcpPaths(loop, key, rails, port) if tcp else None
+        self._tcp = tcp
         self._probes: list[_Probe] = []
         self._heard: set[tuple[str, int]] = set()  # (address, rail) of the peers whose probes have arrived
         self._numbers: dict[int, _Probe] = {}
@@ -230,13 +245,18 @@ class Preflight:
         index_names = dict(socket.if_nameindex())
         problems: list[str] = []
         neighbours = 0
+        networks = [ip_network(f"{rail.address}/{rail.prefix}", strict=False) for rail in self._rails]
         with Netlink() as netlink:
             for row in table.rows:
-                for rail, theirs in zip(self._rails, row.rails, strict=True) if row.node_rank != own else ():
+                rails = zip(self._rails, networks, row.rails, strict=True) if row.node_rank != own else ()
+                for rail, network, theirs in rails:
                     problem, direct = _look_up(
                         table.rows[own].name, row.name, rail, theirs.address, netlink, index_names
                     )
                     neighbours += direct
+                    if problem and self._tcp and ip_address(theirs.address) not in network:
+                        # Such a host may have taken its frontend for the backend, where no route may lead to the rail.
+                        problem = f"{problem.partition('; fix: ')[0]}; fix: {_NAME_ONE}"
                     if problem:
                         problems.append(problem)
         with contextlib.suppress(OSError):
@@ -306,10 +326,13 @@ class Preflight:
                     "peers are not who they seem; fix: exempt the backend from NAT (masquerading)"
                 )
             else:
+                other = (
+                    f"a firewall that drops UDP and TCP port {self._port}" if self._tcp else "a MAC filter"
+                )
                 problems.append(
                     f"{pair}: not reached from {rail.address} within {_DEADLINE_SECONDS:g} s; "
                     f"fix: ping -I {rail.interface} {theirs.address} on {table.rows[own].name}; check the switch, "
-                    "a MAC filter, and whether the agent there still runs"
+                    f"{other}, and whether the agent there still runs"
                 )
         return problems
 

@@ -102,6 +102,10 @@ class ProcessEnvironment:
         user = dict(self._user)
         if self._spec.own_console:
             user.pop("TORCHELASTIC_ERROR_FILE", None)  # the launcher writes the caller's own
+        rails = {interface for interface, _ in self._rails}
+        for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+            if not self._spec.loopback and _admitted(name, user.get(name, "")) == rails:
+                del user[name]  # other words for the same
         found = [*merge(user, build(self._inputs(0, "")))[1]]
         if self.declared:
             found.append(
@@ -148,10 +152,21 @@ def _named(chosen: str) -> set[str]:
 
     Its notation is that of NCCL_IB_HCA.
     """
-    if not chosen.strip() or chosen.strip().startswith("^"):
+    if chosen.strip().startswith("^"):
         return set()
-    present = rtnetlink.interfaces().items()
-    return {name for name, one in present if name != "lo" and one.addresses and admitted(chosen, name)}
+    return _admitted("NCCL_SOCKET_IFNAME", chosen) - {"lo"}
+
+
+def _admitted(variable: str, chosen: str) -> set[str]:
+    """Return the interfaces with addresses that a variable of NCCL or Gloo admits; none if it is empty."""
+    if not chosen.strip():
+        return set()
+    names = chosen.split(",")
+    return {
+        name
+        for name, one in rtnetlink.interfaces().items()
+        if one.addresses and (name in names if variable[0] == "G" else admitted(chosen, name))
+    }
 
 
 def _with_ipv4(rails: list[str]) -> str | None:

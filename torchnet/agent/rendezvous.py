@@ -16,7 +16,7 @@ import json
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchnet import constants, rlimits
 from torchnet.agent import handshake
@@ -25,6 +25,10 @@ from torchnet.agent.framed_socket import LENGTH
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
+
+if TYPE_CHECKING:
+    from torchnet.agent.preflight import TcpCheck
+    from torchnet.network.interface_selection import Rail
 
 MAX_UNAUTHENTICATED = 256  # connections
 _EVICTABLE_SECONDS = 1.0  # before, a connection is not dropped in favor of another
@@ -75,6 +79,14 @@ class Endpoint:
             made.close()
             raise
         return made
+
+    def tcp_check(self, _loop: EventLoop, _key: bytes, _rails: tuple[Rail, ...]) -> TcpCheck | None:
+        """Return what tries whether paths carry TCP, where datagrams may be filtered; None if they may not."""
+        return None
+
+    def port_fix(self, _port: object) -> str:
+        """Return what to do if a port is in use; "" if the program that has it is to be found."""
+        return ""
 
     @property
     def known_host(self) -> str:
@@ -237,7 +249,7 @@ def peer_host(sock: socket.socket) -> str:
         name = sock.getpeername()
     except OSError:
         return ""
-    return str(name[0]) if isinstance(name, tuple) else ""
+    return str(name[0]).removeprefix("::ffff:") if isinstance(name, tuple) else ""  # IPv4 on an IPv6 socket
 
 
 def _object(data: bytes) -> dict[str, Any]:

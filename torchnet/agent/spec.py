@@ -48,7 +48,6 @@ class AgentSpec:
             results to the folder ``state``.
         uid: The pod's UID; "" generates one.
         replaced: Number of this worker's pods that have been replaced; None if they are never replaced.
-        probe_tcp: Whether a path that carries TCP but not the preflight's datagrams is enough, with a warning.
         host_names: Names of the hosts by node rank, where the scheduler knows them; for messages.
         start: The start attempt of the whole job, if a controller restarts it (JobSet).
         rdzv_id: What scripts see as the run's id; "" for ``run_id``.
@@ -130,7 +129,6 @@ class AgentSpec:
     min_share: float | None = field(
         default=None, metadata=_flag("exit with code 5 if the backend's share is below this", metavar="SHARE")
     )
-    probe_tcp: bool = False
     host_names: tuple[str, ...] = ()
     own_console: bool = False
     measure: bool = field(default=False, metadata=_flag("sample the counters of the rails for the receipt"))

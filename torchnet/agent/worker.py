@@ -484,7 +484,7 @@ class Worker:
         If all ranks of the job have succeeded, only what they left behind is stopped; the coordinator knows.
 
         Returns:
-            Whether the job stops, as far as that is known.
+            Whether processes of the job stop, as far as that is known.
         """
         if self.state is WorkerState.ENDED and self._connected:
             self._send(messages.Interrupted(failure))
@@ -500,7 +500,7 @@ class Worker:
             self._send(messages.WorkerFailed(failure))
             # No effect if the coordinator has stopped it by then.
             self._loop.later(_ALONE_SECONDS, lambda: self._stop_alone(failure))
-        return True
+        return self._begun
 
     def end_leftovers(self) -> None:
         """End what this worker's ranks have left behind, if it waits for it."""

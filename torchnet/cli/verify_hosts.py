@@ -63,10 +63,12 @@ class HostChecks:
         self._joined = self._paths = ""
         self._warnings: list[str] = []
         self._failure: tuple[str, str] = ("", "")
+        self._is_node_0 = False  # so far as its events show
 
     def __call__(self, event: Mapping[str, Any]) -> bool:
         """Return True for what becomes a check."""
         kind, text = event.get("event"), str(event.get("text", ""))
+        self._is_node_0 = self._is_node_0 or kind == "phase"
         if kind == "receipt":
             self._end(event["receipt"])
         elif kind == "phase" and event.get("phase") == "join":
@@ -78,12 +80,16 @@ class HostChecks:
             self._warnings.append(text)
         elif kind == "failure" and not self._failure[0]:
             self._failure = text, str(event.get("kind"))
-        return kind in ("receipt", "phase")
+        return kind in ("receipt", "phase") or (kind == "failure" and self._is_node_0)
 
     def _end(self, receipt: Mapping[str, Any]) -> None:
         from torchnet.k8s.verify.check import Check, unknown
 
         text, _, fix = self._failure[0].partition("\n  fix: ")
+        if not fix and text.count("; fix: ") == 1:
+            text, _, fix = text.partition("; fix: ")
+        if not fix and self._failure[1] == "timeout":
+            fix = "start the same line on each host; --start-timeout SECONDS waits longer"
         hosts = ", ".join(node["node"] for node in receipt["nodes"])
         if self._joined:
             self._show(Check("hosts", good=True, evidence=f"{self._joined}: {hosts}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +11,16 @@ from torchnet.agent.rdma import admitted
 from torchnet.config.job_spec import JobSpec
 from torchnet.errors import NetworkError
 from torchnet.hosts.host_endpoint import HostEndpoint
-from torchnet.hosts.rail_search import FoundRails, cards, external, find_rails, in_order, network_of, rails_on
+from torchnet.hosts.rail_search import (
+    FoundRails,
+    cards,
+    external,
+    find_rails,
+    in_order,
+    missing_on,
+    network_of,
+    rails_on,
+)
 from torchnet.linux import rtnetlink
 from torchnet.linux.link_speed import speed
 from torchnet.network.host_networks import select_backend
@@ -89,8 +100,13 @@ def choose(job: JobSpec, endpoint: HostEndpoint, environ: Mapping[str, str]) -> 
     return replace(_found("chosen automatically", found, present), excluded=frozenset(excluded))
 
 
-def follow(chosen: ChosenBackend, networks: Sequence[str], family: Family) -> ChosenBackend:
+def follow(
+    chosen: ChosenBackend, networks: Sequence[str], interfaces: Sequence[str], family: Family, name: str
+) -> ChosenBackend:
     """Return the rails on the networks of rank 0's, where nobody chose them; ``chosen`` if this host lacks one.
+
+    Hosts may have different networks with routers between them, so that a host that lacks one is refused only if its
+    interface of the same name could have the address. It would use its frontend, and the routes would not fit.
 
     Two hosts may find different rails: only one has a default route, or only one knows which interface leads to the
     endpoint, whose name means 127.0.1.1 on its own host.
@@ -98,15 +114,44 @@ def follow(chosen: ChosenBackend, networks: Sequence[str], family: Family) -> Ch
     Args:
         chosen: From :func:`choose`.
         networks: Rank 0's, by rail, in CIDR notation; () if they are not known.
+        interfaces: Rank 0's, by rail.
+        name: This host's.
+
+    Raises:
+        NetworkError: This host's interface on such a network is down or has no address.
     """
     if not chosen.is_found or not networks:
         return chosen
     present = _interfaces()
     left = {name: one for name, one in present.items() if name not in chosen.excluded}
     found = rails_on(networks, left, family)
-    if found is None or found.interfaces == chosen.interfaces:
-        return chosen
-    return _found("chosen as on node 0", found, present)
+    if found is not None:
+        same = found.interfaces == chosen.interfaces
+        return chosen if same else _found("chosen as on node 0", found, present)
+    network, reason = missing_on(networks, interfaces, left, family)
+    if reason:
+        raise NetworkError(
+            f"{name} has no interface in node 0's backend {network} ({reason})",
+            fix=f"set {reason.partition(':')[0]} up with an address in {network}, or choose another network on all "
+            "hosts: --network host:NETWORK/LENGTH",
+        )
+    return replace(chosen, why=f"{chosen.why}; none is in node 0's {network}") if network else chosen
+
+
+def check_port(chosen: ChosenBackend, port: int) -> None:
+    """Check that this host can open a UDP port on its rails.
+
+    Raises:
+        OSError: It cannot.
+    """
+    present = _interfaces()
+    for name, network in chosen.networks.items():
+        inside = ipaddress.ip_network(network or "::/128")
+        for one in present[name].addresses if name in present else ():
+            if ipaddress.ip_address(one.ip) in inside:
+                family = socket.AF_INET6 if one.family == 6 else socket.AF_INET
+                with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                    sock.bind((one.ip, port))
 
 
 def _found(how: str, found: FoundRails, present: Mapping[str, Interface]) -> ChosenBackend:

@@ -9,9 +9,19 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torchnet import constants
+from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.rendezvous import Endpoint
+from torchnet.hosts.tcp_paths import TcpPaths
 from torchnet.linux import rtnetlink
+from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import canonical
+
+PORT_FIX = (
+    "most likely another node or job of torchnet has it on this host, until its processes start; fix: for two nodes on "
+    "one machine, --rdzv-endpoint localhost:PORT, or one launch with --nnodes 2; else "
+    f"ss -lntup 'sport = :{constants.JOIN_PORT}' shows which program has it"
+)
 
 
 class LookUp:
@@ -92,26 +102,35 @@ class HostEndpoint(Endpoint):
                 return sock
         raise problem or OSError(f"{self.host} has no address")
 
-    def opened(self) -> HostEndpoint | None:
-        """Open the port, and return the endpoint with the socket; None if the port cannot be opened.
+    def opened(self) -> HostEndpoint:
+        """Open the port, and return the endpoint with the socket.
 
         Of several processes of one machine that try, exactly one listens: the one that becomes rank 0.
+
+        Raises:
+            OSError: The port cannot be opened.
         """
-        try:
-            sock = self.bound()
-        except OSError:
-            return None
+        sock = self.bound()
         try:
             sock.listen()
         except OSError:
             sock.close()
-            return None
+            raise
         return replace(self, listener=sock)
 
     def close(self) -> None:
         """Close the socket that :meth:`opened` opened."""
         if self.listener is not None:
             self.listener.close()
+
+    def tcp_check(self, loop: EventLoop, key: bytes, rails: tuple[Rail, ...]) -> TcpPaths | None:
+        if self.alone or self.port == constants.JOIN_PORT:
+            return None
+        return TcpPaths(loop, key, rails, constants.JOIN_PORT)
+
+    def port_fix(self, port: object) -> str:
+        """Return what to do if this host's port of the preflight is in use; "" for another port."""
+        return PORT_FIX if port == constants.JOIN_PORT and not self.alone else ""
 
     @property
     def on_loopback(self) -> bool:

@@ -5,6 +5,7 @@ endpoint ── backend ── node rank (of the line, the endpoint's host, or f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -17,10 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet import constants
-from torchnet.agent import agent, rdma
+from torchnet.agent import agent, failures, rdma
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
-from torchnet.agent.host_registration import HostRequest
+from torchnet.agent.host_registration import HostRequest, Registration
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stop_signals import handled
 from torchnet.config.agent_spec import agent_spec
@@ -33,18 +34,20 @@ from torchnet.hosts import backend
 from torchnet.hosts.backend import ChosenBackend
 from torchnet.hosts.console_reporter import ConsoleReporter
 from torchnet.hosts.host_endpoint import HostEndpoint
-from torchnet.hosts.registration import register
+from torchnet.hosts.registration import StartTimeoutError, register
 from torchnet.launcher import error_file, gpus, output_choice
 from torchnet.launcher.console_feed import STOPPED_SECONDS, patience
 from torchnet.launcher.loopback_source import LoopbackSource
 from torchnet.launcher.run_name import run_name
 from torchnet.network.address_sources import AddressSource, HostInterfaces
+from torchnet.network.interface_selection import Family
 from torchnet.network.peer_table import NAME
 from torchnet.signals import on_main_thread
 from torchnet.text import listed, printable
 
 # Without a token every host that reaches the port can join, as with torchrun.
 _OPEN_TOKEN = "torchnet: the rendezvous is open"
+_TELL_SECONDS = 5.0
 OPEN = (
     "TORCHNET_TOKEN is not set: whoever reaches the rendezvous's port before the start can join this job, as with "
     "torchrun"
@@ -131,8 +134,12 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
             "node rank 0 there",
             "warning",
         )
-    if rank is None and own and (opened := endpoint.opened()):
-        rank, endpoint = 0, opened
+    taken: OSError | None = None
+    if rank is None and own:
+        try:
+            rank, endpoint = 0, endpoint.opened()
+        except OSError as error:
+            taken = error
     name = own_name()
     nproc = common.nproc_per_node
     spec = replace(
@@ -146,7 +153,6 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
         python=os.environ.get("PYTHON_EXEC") or sys.executable,  # torchrun's variable
         uid=secrets.token_hex(8),
         host_names=line.names,
-        probe_tcp=not alone and line.port != constants.JOIN_PORT,
     )
     if rank != 0:
         request = HostRequest(
@@ -160,14 +166,15 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
             one_network=chosen is not None and chosen.only_network,
         )
         began = time.monotonic()
-        answer = register(
-            endpoint,
-            token,
-            request,
-            job.run.start_timeout,
-            lambda text: console.notice(text, "warning"),
-            handled(spec.signals) if on_main_thread() else (),
-        )
+        signals = handled(spec.signals) if on_main_thread() else ()
+
+        def ask(request: HostRequest, seconds: float) -> Registration:
+            def notice(text: str) -> None:
+                console.notice(text, "warning")
+
+            return register(endpoint, token, request, seconds, notice, signals, taken)
+
+        answer = ask(request, job.run.start_timeout)
         spec = replace(
             spec,
             node_rank=answer.node_rank,
@@ -175,7 +182,15 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
             run_id=answer.run_id,
             start_timeout=max(1.0, job.run.start_timeout - (time.monotonic() - began)),
         )
-        chosen = chosen and backend.follow(chosen, answer.networks, job.network.family)
+        if chosen is not None:
+            try:
+                chosen = _fit(chosen, answer, job.network.family, endpoint)
+            except NetworkError as error:
+                # Node 0 ends the job, instead of waiting for this host.
+                problem = replace(request, problem="; fix: ".join(filter(None, (error.text, error.fix))))
+                with contextlib.suppress(NetworkError, StartTimeoutError):
+                    ask(problem, _TELL_SECONDS)
+                raise
     if alone:
         # All nodes are on this machine, which torchrun's users do to try a line: each needs an address of its own.
         block = 1 + line.port % 254
@@ -187,6 +202,26 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
     part = _Part(spec, source, endpoint, chosen, is_open)
     _show_notes(job, part, console)
     return part
+
+
+def _fit(
+    chosen: ChosenBackend, answer: Registration, family: Family, endpoint: HostEndpoint
+) -> ChosenBackend:
+    """Return this host's rails as node 0's require them.
+
+    Raises:
+        NetworkError: This host cannot take part with them.
+    """
+    chosen = backend.follow(chosen, answer.networks, answer.interfaces, family, answer.name)
+    try:
+        backend.check_port(chosen, constants.JOIN_PORT)
+    except OSError as error:
+        why = failures.port_unavailable(
+            answer.name, constants.JOIN_PORT, error, fix=endpoint.port_fix(constants.JOIN_PORT)
+        )
+        text, _, fix = why.text.partition("; fix: ")
+        raise NetworkError(text, fix=fix) from None
+    return chosen
 
 
 def _check_devices(job: JobSpec) -> None:

@@ -34,7 +34,7 @@ class FoundRails:
     Attributes:
         interfaces: By rail.
         networks: By interface, the network of its address in CIDR notation.
-        others: Interfaces of this host that could carry traffic, too.
+        others: Further interfaces of this host, with the reason for those that cannot carry traffic: ``eth1 (down)``.
     """
 
     interfaces: tuple[str, ...]
@@ -116,7 +116,7 @@ def find_rails(
     return FoundRails(
         tuple(left),
         {name: networks[name] for name in left},
-        tuple(name for name in networks if name not in left),
+        _others(interfaces, networks, left, family),
     )
 
 
@@ -137,7 +137,40 @@ def rails_on(
         if name is None:
             return None
         found[name] = text
-    return FoundRails(tuple(found), found, tuple(name for name in usable if name not in found))
+    return FoundRails(tuple(found), found, _others(interfaces, usable, found, family))
+
+
+def missing_on(
+    networks: Sequence[str],
+    names: Sequence[str],
+    interfaces: Mapping[str, Interface],
+    family: Family = "auto",
+) -> tuple[str, str]:
+    """Return the first of rank 0's networks that this host is not in, and why; ("", "") if it is in all.
+
+    Args:
+        networks: Rank 0's, by rail, in CIDR notation.
+        names: Rank 0's interfaces, by rail.
+
+    Returns:
+        The network; and ``eth1: down`` if the interface of the same name here has no address in any network, else "".
+    """
+    usable = cards(interfaces, family)
+    for text, name in zip(networks, names, strict=True):
+        network = ipaddress.ip_network(text)
+        if not any(_holds(interfaces[one], network) for one in usable):
+            card = interfaces.get(name)
+            return text, f"{name}: {_why_not(card, family)}" if card and name not in usable else ""
+    return "", ""
+
+
+def _others(
+    interfaces: Mapping[str, Interface], usable: Collection[str], rails: Collection[str], family: Family
+) -> tuple[str, ...]:
+    left = [name for name in interfaces if name not in rails and not _NEVER.fullmatch(name)]
+    return tuple(
+        name if name in usable else f"{name} ({_why_not(interfaces[name], family)})" for name in left
+    )
 
 
 def _holds(interface: Interface, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
@@ -154,10 +187,12 @@ def in_order(names: Sequence[str], networks: Mapping[str, str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def _why_not(one: Interface) -> str:
+def _why_not(one: Interface, family: Family = "auto") -> str:
     if not one.up or not one.carrier:
         return "down"
-    return "of containers or a tunnel" if network_of(one) else "no global address"
+    if not any(map(_is_global, one.addresses)):
+        return "no address"
+    return "of containers or a tunnel" if network_of(one, family) else f"no {family} address"
 
 
 def _have(interfaces: Mapping[str, Interface]) -> str:

@@ -53,7 +53,7 @@ def test_ranks_in_the_order_of_arrival(register: HostRegister) -> None:
 def test_a_rank_that_the_line_gives_is_kept(register: HostRegister) -> None:
     assert register.answer(named(1, node_rank=3), {0}, late=False).node_rank == 3
     assert register.answer(named(2), {0}, late=False).node_rank == 1
-    for rank, why in ((0, "rank 0's own"), (4, "not below the job's 4 nodes"), (3, "is taken")):
+    for rank, why in ((0, "node 0's own"), (4, "not below the job's 4 nodes"), (3, "is taken")):
         assert why in register.answer(named(5, node_rank=rank), {0, 3}, late=False).refused
 
 
@@ -94,8 +94,10 @@ def test_clones_with_one_name_get_different_names(register: HostRegister) -> Non
 @pytest.mark.parametrize(
     ("request_", "late", "why"),
     [
-        (replace(B, nnodes=3), False, "host-b was started with --nnodes 3, rank 0 with --nnodes 4"),
-        (replace(B, nproc_per_node=8), False, "host-b starts 8 processes, rank 0 2"),
+        (replace(B, nnodes=3), False, "host-b was started with --nnodes 3, node 0 with --nnodes 4"),
+        (replace(B, nproc_per_node=8), False, "host-b starts 8 processes, node 0 starts 2: "),
+        (replace(B, nproc_per_node=1), False, "; fix: --nproc-per-node 2 on host-b, or 1 on the others"),
+        (replace(B, nproc_per_node=1), False, "host-b starts 1 process, node 0"),
         (replace(B, run_id="other"), False, "host-b belongs to run other, this is run job"),
         (B, True, "has already started"),
     ],
@@ -109,7 +111,7 @@ def test_a_host_that_does_not_fit_is_refused(
 def test_the_answer_has_the_networks_of_rank_0(clock: Clock) -> None:
     rails = (Rail(0, None, "ens5", "10.7.0.5", 4, 24, 1500), Rail(1, None, "ens6", "fd00::5", 6, 64, 1500))
     answer = HostRegister(SPEC, clock, rails).answer(B, {0}, late=False)
-    assert answer.networks == ("10.7.0.0/24", "fd00::/64")
+    assert (answer.networks, answer.interfaces) == (("10.7.0.0/24", "fd00::/64"), ("ens5", "ens6"))
     looped = HostRegister(replace(SPEC, loopback=True), clock, rails)
     assert looped.answer(B, {0}, late=False).networks == ()
 
@@ -142,19 +144,34 @@ def test_who_is_missing(
     assert HostRegister(replace(SPEC, host_names=names), clock).missing(joined) == (texts, hosts)
 
 
+def test_a_host_that_was_refused_is_missing_for_that_reason(register: HostRegister) -> None:
+    register.answer(named(1, node_rank=3, nnodes=3), {0}, late=False)
+    register.answer(named(2, nproc_per_node=1), {0, 1}, late=False)
+    texts = {
+        2: "refused: host-2 starts 1 process, node 0 starts 2: torchnet runs the same number on each host",
+        3: "refused: host-1 was started with --nnodes 3, node 0 with --nnodes 4",
+    }
+    assert register.missing({0: "host-a", 1: "host-b"}) == (texts, ())
+    register.answer(named(2), {0, 1}, late=False)  # started again, as it should be
+    assert register.missing({0: "host-a", 1: "host-b"})[0][2] == "host-2, which came but did not join"
+
+
 def test_requests_and_answers_arrive_as_they_were_sent() -> None:
     request = replace(B, node_rank=1, wished=2, run_id="job")
     assert HostRequest.read(request.message()) == request
     assert HostRequest.read({"row": {}}) is None
     assert HostRequest.read(replace(B, one_network=True).message()) == replace(B, one_network=True)
-    answer = Registration(3, "host-b", "job", ("10.7.0.0/24",))
+    assert HostRequest.read(replace(B, problem="no\nport").message()) == replace(B, problem="no\\x0aport")
+    answer = Registration(3, "host-b", "job", ("10.7.0.0/24",), ("eth1",))
     assert Registration.read(json.loads(json.dumps(answer.message()))) == answer
     refused = Registration(refused="no")
     assert Registration.read(json.loads(json.dumps(refused.message()))) == refused
 
 
 def test_a_strangers_text_cannot_control_the_terminal(register: HostRegister) -> None:
-    answer = Registration.read(Registration(refused="\x1b]0;title\x07").message() | {"networks": []})
+    answer = Registration.read(
+        Registration(refused="\x1b]0;title\x07").message() | {"networks": [], "interfaces": []}
+    )
     assert answer.refused.isprintable()
     asked = register.answer(replace(B, run_id="\x1b[2J"), (), late=False)
     assert "belongs to run" in asked.refused
@@ -163,7 +180,15 @@ def test_a_strangers_text_cannot_control_the_terminal(register: HostRegister) ->
 
 @pytest.mark.parametrize(
     "changed",
-    [{"uid": 1}, {"name": "a b"}, {"nnodes": 0}, {"nnodes": True}, {"node_rank": -1}, {"name": "x" * 300}],
+    [
+        {"uid": 1},
+        {"name": "a b"},
+        {"nnodes": 0},
+        {"nnodes": True},
+        {"node_rank": -1},
+        {"name": "x" * 300},
+        {"problem": None},
+    ],
 )
 def test_malformed_requests(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
@@ -178,6 +203,8 @@ def test_malformed_requests(changed: dict[str, Any]) -> None:
         {"run_id": None},
         {"networks": None},
         {"networks": [7]},
+        {"networks": ["10.7.0.0/24"]},
+        {"interfaces": None},
         {"refused": "x" * 1001},
         {"later": 1},
         {"networks": ["10.7.0.5/24"]},
@@ -185,4 +212,4 @@ def test_malformed_requests(changed: dict[str, Any]) -> None:
 )
 def test_malformed_answers(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        Registration.read({**vars(Registration(1, "b", "job")), "networks": [], **changed})
+        Registration.read({**vars(Registration(1, "b", "job")), "networks": [], "interfaces": [], **changed})

@@ -21,6 +21,7 @@ from torchnet.agent.preflight import Preflight, wrong_route
 from torchnet.agent.rank_logs import streams
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.worker_processes import with_site
+from torchnet.hosts.tcp_paths import TcpPaths
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network.attachment import NetworkAttachment
@@ -148,9 +149,13 @@ def test_probes_are_signed_and_as_large_as_the_mtu() -> None:
         loop.close()
 
 
-def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
+@pytest.mark.parametrize(
+    ("is_on_hosts", "what"), [(False, "a MAC filter"), (True, "a firewall that drops UDP and TCP port 0")]
+)
+def test_unanswered_probes_are_judged_with_both_ends_and_a_fix(is_on_hosts: bool, what: str) -> None:
     loop = EventLoop()
-    one = Preflight(loop, b"k", (rail(),), port=0, loopback=True)
+    tcp = TcpPaths(loop, b"k", (), 0) if is_on_hosts else None
+    one = Preflight(loop, b"k", (rail(),), port=0, loopback=True, tcp=tcp)
     rows = tuple(
         PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(4)
     )
@@ -166,7 +171,7 @@ def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
         )
         assert "fix: raise the MTU" in narrow
         assert away.startswith("node-0 lo to node-3 (127.0.0.4): not reached from 127.0.0.1 within")
-        assert "fix: ping -I lo 127.0.0.4 on node-0" in away
+        assert f"fix: ping -I lo 127.0.0.4 on node-0; check the switch, {what}, and" in away
     finally:
         one.close()
         loop.close()
@@ -220,6 +225,33 @@ def test_a_route_through_another_interface_is_told_with_the_command_that_mends_i
     )
     assert text.endswith("fix: ip route replace 127.0.0.1 dev net1 src 10.0.0.1")
     assert wrong_route("node-0", "node-1", rail(), "127.0.0.1") == ""
+
+
+def test_no_command_leads_the_address_of_another_network_to_a_rail_of_a_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be the frontend's. A pod may be in another range than its peers."""
+    route = rtnetlink.Route("eth0", "10.1.0.1", False)
+    monkeypatch.setattr(rtnetlink, "route", lambda *_args, **_named: route)
+    loop = EventLoop()
+    for address, is_on_hosts, command in (
+        ("127.0.0.2", False, True),
+        ("127.0.0.2", True, True),
+        ("127.0.1.2", False, True),
+        ("127.0.1.2", True, False),
+    ):
+        tcp = TcpPaths(loop, b"k", (), 0) if is_on_hosts else None
+        one = Preflight(loop, b"k", (rail(prefix=24),), port=0, tcp=tcp)
+        rails = (PeerRail("lo", "127.0.0.1", 65536),), (PeerRail("lo", address, 65536),)
+        rows = tuple(PeerRow(n, f"node-{n}", f"u{n}", rails[n]) for n in range(2))
+        found: list[str] = []
+        one.check(PeerTable(rows), 0, (1,), found.extend)
+        one.close()
+        (text,) = found
+        assert f"node-0 to node-1 ({address}): the route leaves through eth0" in text
+        assert (f"fix: ip route replace {address} dev lo" in text) == command
+        assert ("fix: name one network for all hosts" in text) != command
+    loop.close()
 
 
 def test_the_routes_to_many_that_join_are_looked_up_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.unit.agents import rails, spec
 from torchnet.agent.process_env import ProcessEnvironment
+from torchnet.linux import rtnetlink
+from torchnet.network.interface_selection import Address, Interface
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,35 @@ def test_the_callers_error_file_is_replaced_unless_the_launcher_writes_it(
     one = spec(entry="program", runtime=runtime, own_console=own_console)
     found = ProcessEnvironment(one, "fd00::1", rails(), 29501, 0).warnings()
     assert any("TORCHELASTIC_ERROR_FILE" in text for text in found) == warned
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "is_same"),
+    [
+        ("NCCL_SOCKET_IFNAME", "net1", True),
+        ("NCCL_SOCKET_IFNAME", "net", True),
+        ("NCCL_SOCKET_IFNAME", "^eth,lo", True),
+        ("NCCL_SOCKET_IFNAME", "^eth", False),  # NCCL may use lo
+        ("NCCL_SOCKET_IFNAME", "net1,eth0", False),
+        ("NCCL_SOCKET_IFNAME", "eth0", False),
+        ("GLOO_SOCKET_IFNAME", "net1,net1", True),
+        ("GLOO_SOCKET_IFNAME", "net1,eth0", False),
+        ("GLOO_SOCKET_IFNAME", "net", False),
+        ("GLOO_SOCKET_IFNAME", "=net1", False),
+    ],
+)
+def test_a_list_that_admits_exactly_the_rails_is_no_reason_to_warn(
+    variable: str, value: str, is_same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+    addresses = {"lo": "::1", "eth0": "fd01::1", "net1": "fd00:0::1"}
+    present = {
+        name: Interface(name, 1, "", 1500, True, True, (Address(ip, 64, 6),))
+        for name, ip in addresses.items()
+    }
+    present["net2"] = Interface("net2", 9, "", 1500, True, True)
+    monkeypatch.setattr(rtnetlink, "interfaces", lambda: present)
+    made = ProcessEnvironment(spec(entry="program", env={variable: value}), "fd00::1", rails(), 29501, 0)
+    assert made.of(0, "")[variable] == value
+    assert any(variable in text for text in made.warnings()) != is_same

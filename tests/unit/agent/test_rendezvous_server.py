@@ -16,7 +16,7 @@ from tests.rendezvous import connect_and_authenticate
 from torchnet.agent import handshake, rendezvous_client
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.framed_socket import LENGTH, pack
-from torchnet.agent.rendezvous import Endpoint, RendezvousServer, control_cookies
+from torchnet.agent.rendezvous import Endpoint, RendezvousServer, control_cookies, peer_host
 from torchnet.linux import sock_diag
 
 HELLO = {"row": "…", "run": "r", "nnodes": 2}
@@ -196,3 +196,13 @@ def test_a_listener_that_sends_byte_by_byte_holds_a_client_for_a_limited_time(
             connect_and_authenticate("the token", Endpoint("127.0.0.1", server.getsockname()[1]), HELLO, 5.0)
         assert 0.5 <= time.monotonic() - began < 1.5
         thread.join()
+
+
+def test_a_peer_is_named_by_its_own_address() -> None:
+    """Rank 0 of a job on hosts listens on both families."""
+    server = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    port = server.getsockname()[1]
+    with server:
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, port)), server.accept()[0] as accepted:
+                assert peer_host(accepted) == address

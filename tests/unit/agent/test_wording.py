@@ -14,6 +14,7 @@ from torchnet.agent.failure_cause import explain_end
 from torchnet.agent.rank_process import Process
 from torchnet.agent.stop_signals import interrupted
 from torchnet.errors import RefusedError
+from torchnet.hosts.host_endpoint import PORT_FIX
 from torchnet.network.peer_table import PeerRow
 
 ROW: PeerRow = table().rows[1]
@@ -26,6 +27,7 @@ FAILURES = {
     "address_taken": failures.address_taken("run-1", "run-1: another machine has fd00::1"),
     "port_unavailable": failures.port_unavailable("node-0", 29499, ERROR),
     "port_unavailable (host)": failures.port_unavailable("run-0", 29499, ERROR, host="node1"),
+    "port_unavailable (hosts)": failures.port_unavailable("host-a", 29499, ERROR, fix=PORT_FIX),
     "port_unavailable (other)": failures.port_unavailable("run-0", 29499, OSError(13, "Permission denied")),
     "rejected": failures.rejected("node-1", "node rank 1 is taken by node-9 (fd00::9)", "node-1"),
     "join_timeout": failures.join_timeout("node-1", " at rank0.example:29500", 30.0, "Connection refused"),

@@ -38,8 +38,28 @@ def test_a_check_is_good_only_if_it_was_made(
 ) -> None:
     shown: list[Check] = []
     checks = HostChecks(shown.append)
-    for event in [*events, {"event": "receipt", "receipt": {"nodes": [{"node": "host-a"}], "exit_code": 1}}]:
+    for event in events:
+        # On node 0, which alone has phases, the check says it.
+        on_node_0 = events[0]["event"] == "phase"
+        assert checks(event) == (event["event"] == "phase" or on_node_0)
+    for event in [{"event": "receipt", "receipt": {"nodes": [{"node": "host-a"}], "exit_code": 1}}]:
         checks(event)
     assert [(one.name, one.good, one.known) for one in shown] == found
     if not shown[-1].good:
         assert (shown[-1].evidence, shown[-1].fix) == ("host-b did not come", "start it")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "evidence", "fix"),
+    [
+        ("timeout", "host-b did not come", "host-b did not come", "start the same line on each host"),
+        ("network", "no route; fix: ip route", "no route", "ip route"),
+        ("network", "1; fix: a\n2; fix: b", "1; fix: a\n2; fix: b", ""),
+    ],
+)
+def test_what_to_do_is_apart(kind: str, text: str, evidence: str, fix: str) -> None:
+    shown: list[Check] = []
+    checks = HostChecks(shown.append)
+    for event in (ALONE, failure(kind, text), {"event": "receipt", "receipt": {"nodes": [], "exit_code": 1}}):
+        checks(event)
+    assert (shown[0].evidence, shown[0].fix.partition(";")[0]) == (evidence, fix)

@@ -50,7 +50,7 @@ def test_every_field_is_set_from_the_job_or_by_each_worker(monkeypatch: pytest.M
     for job in (LOCAL, PODS):
         made = set(given(job))  # type: ignore[call-overload]
         # The launcher of hosts sets the last two.
-        assert made | WORKERS | {"probe_tcp", "host_names"} == {one.name for one in fields(AgentSpec)}
+        assert made | WORKERS | {"host_names"} == {one.name for one in fields(AgentSpec)}
     assert spec.OWN == WORKERS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -118,11 +119,45 @@ def test_a_tunnel_beside_one_card_is_another_network(monkeypatch: pytest.MonkeyP
 def test_rails_that_are_found_follow_those_of_node_0(
     networks: tuple[str, ...], environ: dict[str, str], rank0: tuple[str, ...], interfaces: tuple[str, ...]
 ) -> None:
-    found = backend.follow(choose(*networks, **environ), rank0, "auto")
+    found = backend.follow(choose(*networks, **environ), rank0, ["eth0"] * len(rank0), "auto", "host-b")
     assert found.interfaces == interfaces
     assert found.networks.keys() == set(interfaces)
     if rank0 == ("10.7.0.0/24",) and not networks and not environ:
         assert found.why == "chosen as on node 0; not used: ens3, ens6"
+    if rank0 == ("10.99.0.0/24",):
+        assert found.why == "chosen automatically; not used: ens3; none is in node 0's 10.99.0.0/24"
+
+
+@pytest.mark.parametrize(
+    ("up", "addresses", "why"),
+    [(True, (), "eth1: no address"), (False, (Address("10.7.0.5", 24, 4),), "eth1: down")],
+)
+def test_a_host_whose_card_is_not_ready_does_not_use_its_frontend_instead(
+    up: bool, addresses: tuple[Address, ...], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eth1 = Interface("eth1", 2, "", 1500, True, up, addresses)
+    present = {one.name: one for one in (*CARDS[:2], eth1)}
+    monkeypatch.setattr(rtnetlink, "interfaces", lambda: present)
+    chosen = choose()
+    assert chosen.why == f"chosen automatically; not used: eth1 ({why.partition(': ')[2]})"
+    with pytest.raises(
+        NetworkError, match=f"host-b has no interface in node 0's backend 10.7.0.0/24 .{why}.\n"
+    ) as caught:
+        backend.follow(chosen, ("10.7.0.0/24",), ("eth1",), "auto", "host-b")
+    assert "10.7.0.0/24" in caught.value.fix
+    # With the card in another network, there may be routers between the hosts' networks.
+    present["eth1"] = card("eth1", "10.8.0.5")
+    assert backend.follow(choose(), ("10.7.0.0/24",), ("eth1",), "auto", "host-b").interfaces == ("eth1",)
+
+
+def test_a_port_of_the_rails_that_is_in_use() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        here = ChosenBackend(("lo",), {"lo": "127.0.0.0/8"})
+        with pytest.raises(OSError, match="in use"):
+            backend.check_port(here, port)
+    backend.check_port(here, port)
 
 
 def test_the_network_is_given_by_the_address_that_gloo_uses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,21 @@ def test_cards_that_are_down_or_have_no_global_address_do_not_count() -> None:
     assert found == ("ens3",)
 
 
+def test_the_user_learns_which_cards_are_not_used_and_why() -> None:
+    cards = (
+        card("ens3", "10.0.0.5/24"),
+        card("ens4", "10.1.0.5/24", carrier=False),
+        card("ens5", "10.2.0.5/24"),
+        card("ens6", "fe80::1/64"),
+        card("ens7", "fd00::7/64"),
+        *EVERYWHERE,
+        LO,
+    )
+    found = find_rails({one.name: one for one in cards}, {}, default_routes={"ens3"}, family="ipv4")
+    assert found.interfaces == ("ens5",)
+    assert found.others == ("ens3", "ens4 (down)", "ens6 (no address)", "ens7 (no ipv4 address)")
+
+
 FRONTEND, BACKEND, OTHER = (
     card("ens3", "192.0.2.5/24"),
     card("ens5", "10.7.0.5/24"),

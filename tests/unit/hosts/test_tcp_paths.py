@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from torchnet.agent.event_loop import EventLoop
-from torchnet.agent.tcp_paths import TcpPaths
+from torchnet.hosts.tcp_paths import TcpPaths
 from torchnet.network.interface_selection import Rail
 
 KEY = b"key of this test"
