@@ -114,11 +114,8 @@ def _address_lines(found: AddressListing) -> Iterator[str]:
 def _kind(found: AddressListing) -> str:
     definition, config = found.definition, found.definition.parsed
     if config is None:
-        return (
-            "no spec: Multus reads a file on each node"
-            if not definition.config
-            else "its configuration is no JSON"
-        )
+        has_file = not definition.config and not definition.not_text
+        return "no spec: Multus reads a file on each node" if has_file else "its configuration is no JSON"
     parts = [" ".join(part for part in (config.main.type, config.mode) if part)]
     parts += [f"on {config.master}"] if config.master else []
     return printable(f"{' '.join(parts)}, addresses by {config.ipam_type or 'nobody'}", 200)

@@ -32,6 +32,7 @@ from torchnet.text import listed, printable
 _PLACEHOLDER = re.compile(r"\{\s*(?:\.\.\.|…)\s*\}")
 _ROUNDS = 5
 _DEVICE_PLUGINS = ("sriov", "ib-sriov")
+_AS_TEXT = "config: |, and below it the configuration as JSON, indented"
 _RENDER = "torchnet manifests backend-network prints a valid one"
 
 
@@ -68,6 +69,9 @@ def check_definition(
         nodes: How many nodes the cluster has; None if unknown.
         node_names: Their names; None if unknown.
     """
+    if definition.not_text:
+        text, consequence = "not text", "the API server refuses the object"
+        return [refused(("spec", "config"), text, consequence, fix=_AS_TEXT)]
     if not definition.config:
         return [*_node_findings(definition, nodes), *_check_files(definition, node_names)]
     found = _own_findings(definition, nodes)
@@ -247,7 +251,7 @@ def lint(
     unknown = [
         f"{one.path} has no spec: Multus reads a file on each node, which only the nodes have"
         for one in reported
-        if not one.config and not one.node_configs
+        if not one.config and not one.node_configs and not one.not_text
     ]
     return Lint(checked, tuple(findings), corrections, conditions, (*skipped, *unknown))
 

@@ -224,7 +224,7 @@ def check_configuration(
         count: How many nodes the cluster has; None if unknown.
         usable: The nodes that can run the test pods; None if unknown.
     """
-    if not definition.config and not definition.node_configs:
+    if not definition.config and not definition.node_configs and not definition.not_text:
         evidence = (
             "no inline configuration: Multus reads a file on each node, which only the test pods can check"
         )
