@@ -41,8 +41,10 @@ def _lint_lines(found: Lint) -> Iterator[str]:
             if one.where == where:
                 yield from _finding_lines(one)
         if where in found.corrections:
-            condition = found.conditions.get(where)
-            yield f"  corrected, if {condition}:" if condition else "  corrected:"
+            condition, left = found.conditions.get(where), found.remaining.get(where)
+            words = ["corrected", *([f"if {condition}"] if condition else [])]
+            words += [f"but {counted(left, 'fault')} {'remains' if left == 1 else 'remain'}"] if left else []
+            yield f"  {', '.join(words)}:"
             yield from (f"    {line}" for line in json.dumps(found.corrections[where], indent=2).splitlines())
         yield ""
     yield from (f"not checked: {line}" for line in found.skipped)
@@ -81,6 +83,7 @@ def lint_document(found: Lint) -> dict[str, Any]:
         ],
         "corrected": found.corrections,
         "conditions": found.conditions,
+        "remaining_faults": found.remaining,
         "not_checked": list(found.skipped),
     }
 

@@ -106,6 +106,22 @@ def test_standard_input_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert keys == {*body["findings"][0]}
 
 
+def test_faults_that_a_correction_leaves_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.json"
+    main = plugin(master="a b", ipam=POOL | {"range": "10.9.0.0/33"})
+    path.write_text(json.dumps(config(main, cniVersion=None)))
+    assert "\n  corrected, but 2 faults remain:\n" in run(capsys, "lint", str(path))[1]
+    name = json.loads(run(capsys, "lint", str(path), "-o", "json")[1])["checked"][0]
+    assert json.loads(run(capsys, "lint", str(path), "-o", "json")[1])["remaining_faults"] == {name: 2}
+    path.write_text(json.dumps(config(plugin(master="a b"), cniVersion=None)))
+    assert "\n  corrected, but 1 fault remains:\n" in run(capsys, "lint", str(path))[1]
+    path.write_text(json.dumps(config(cniVersion=None)))
+    assert "\n  corrected:\n" in run(capsys, "lint", str(path))[1]
+    assert json.loads(run(capsys, "lint", str(path), "-o", "json")[1])["remaining_faults"] == {}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

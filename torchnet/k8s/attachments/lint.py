@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ class Lint:
         findings: What is wrong, in the order of ``checked``.
         corrections: The corrected JSON by the name of what was checked.
         conditions: What must be so for a correction to be right, by the same name; without an entry, nothing.
+        remaining: How many faults the corrected JSON still has, by the same name; without an entry, none.
         skipped: A line for each thing that could not be checked.
     """
 
@@ -52,6 +53,7 @@ class Lint:
     findings: tuple[Finding, ...] = ()
     corrections: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
+    remaining: dict[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
 
     @property
@@ -226,34 +228,54 @@ def lint(
     reported = [one for one in definitions if concerns is None or one.path in concerns]
     others = [one for one in definitions if concerns is not None and one.path not in concerns]
     count = None if nodes is None else len(nodes)
-    # By identity: a file may have two of a name.
-    own = {id(one): check_definition(one, count, nodes) for one in reported}
-    for definition, finding in check_shared(reported, others):
-        own[id(definition)].append(finding)
+    own = _findings_of(reported, others, nodes)
     findings: list[Finding] = []
     corrections: dict[str, Any] = {}
     conditions: dict[str, str] = {}
-    for one in reported:
-        named = [replace(finding, where=one.path) for finding in own[id(one)]]
+    corrected: list[Definition] = []
+    for one, found in zip(reported, own, strict=True):
+        named = [replace(finding, where=one.path) for finding in found]
         findings += named
         body, condition = _corrected_config(one, named, count)
         if body is not None:
             corrections[one.path] = body
         if condition:
             conditions[one.path] = condition
-    lookup = _lookup(definitions, is_complete)
+        corrected.append(one if body is None else replace(one, config=json.dumps(body)))
+    # What is left if all corrections are applied.
+    left = {one.path: _faults(found) for one, found in zip(corrected, _findings_of(corrected, others, nodes), strict=True)} if corrections else {}
+    lookup, lookup_corrected = (_lookup([*others, *found], is_complete) for found in (reported, corrected))
     for request in requests:
         named = [replace(one, where=request.where) for one in check_request(request, lookup)]
         findings += named
         if (body := _corrected_request(request, lookup)) is not None:
             corrections[request.where] = body
+            asked = replace(request, text=json.dumps(body))
+            left[request.where] = _faults(check_request(asked, lookup_corrected))
     checked = (*(one.path for one in reported), *(one.where for one in requests))
     unknown = [
         f"{one.path} has no spec: Multus reads a file on each node, which only the nodes have"
         for one in reported
         if not one.config and not one.node_configs and not one.not_text
     ]
-    return Lint(checked, tuple(findings), corrections, conditions, (*skipped, *unknown))
+    remaining = {name: left[name] for name in corrections if left[name]}
+    return Lint(checked, tuple(findings), corrections, conditions, remaining, (*skipped, *unknown))
+
+
+def _findings_of(
+    definitions: Sequence[Definition], others: Sequence[Definition], nodes: Sequence[str] | None
+) -> list[list[Finding]]:
+    """Return what is wrong with each attachment, by itself and beside the others."""
+    count = None if nodes is None else len(nodes)
+    # By identity: a file may have two of a name.
+    found = {id(one): check_definition(one, count, nodes) for one in definitions}
+    for definition, finding in check_shared(definitions, others):
+        found[id(definition)].append(finding)
+    return [found[id(one)] for one in definitions]
+
+
+def _faults(findings: Iterable[Finding]) -> int:
+    return sum(one.level == "fault" for one in findings)
 
 
 def _lookup(definitions: Sequence[Definition], is_complete: Callable[[str], bool]) -> Lookup:
