@@ -26,6 +26,7 @@ from torchnet.k8s.attachments.node_rules import check_nodes
 from torchnet.k8s.attachments.plugin_rules import check_plugins
 from torchnet.k8s.attachments.request_rules import Lookup, Request, check_request, request_body
 from torchnet.k8s.attachments.shared_rules import check_shared
+from torchnet.k8s.attachments.type_rules import check_types
 from torchnet.k8s.objects.builders import SYSTEM
 from torchnet.text import listed, printable
 
@@ -97,7 +98,8 @@ def _own_findings(definition: Definition, nodes: int | None) -> list[Finding]:
     except ConfigError as error:
         return _malformed(definition, str(error), nodes)
     if definition.ipam_only:
-        return [one for one in check_ipam(config, nodes=nodes) if one.path[:1] == ("ipam",)]
+        both = (*check_ipam(config, nodes=nodes), *check_types(config))
+        return [one for one in both if one.path[:1] == ("ipam",)]
     found = _config_findings(config, nodes, per_node=definition.in_file, in_file=definition.in_file)
     if definition.is_single and config.is_list:
         text = "a list of plugins in a file whose name does not end in .conflist"
@@ -203,7 +205,9 @@ def _check_files(definition: Definition, nodes: Sequence[str] | None) -> list[Fi
 def _config_findings(config: CniConfig, nodes: int | None, *, per_node: bool, in_file: bool) -> list[Finding]:
     found = list(check_plugins(config, in_file=in_file))
     has_plugin = not any(one.path in ((), ("plugins",)) and one.blocks for one in found)
-    return [*found, *(check_ipam(config, per_node=per_node, nodes=nodes) if has_plugin else ())]
+    if not has_plugin:
+        return found
+    return [*found, *check_types(config), *check_ipam(config, per_node=per_node, nodes=nodes)]
 
 
 def lint(
