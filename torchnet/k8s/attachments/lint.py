@@ -162,7 +162,8 @@ def _node_findings(definition: Definition, nodes: int | None) -> list[Finding]:
             break
         # Corrections apply to one object; here it is a template on the cluster.
         found = [
-            replace(one, changes=()) for one in _config_findings(config, nodes, per_node=True, in_file=True)
+            replace(one, changes=(), fix=one.fix or "; ".join(map(str, one.changes)))
+            for one in _config_findings(config, nodes, per_node=True, in_file=True)
         ]
         name = text_of(config.body, "name")
         if name and name != definition.name:
