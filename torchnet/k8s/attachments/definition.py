@@ -28,6 +28,7 @@ class Definition:
         nodes_without_file: Nodes whose file has not been written, as far as it is known.
         in_file: The configuration is a file on a node.
         ipam_only: The configuration is a part of one: its ``ipam``.
+        in_spec: The configuration is the text of ``spec.config``, which counts its own lines.
         not_text: Its ``spec.config`` is something else than text.
     """
 
@@ -39,6 +40,7 @@ class Definition:
     nodes_without_file: tuple[str, ...] = ()
     in_file: bool = False
     ipam_only: bool = False
+    in_spec: bool = False
     not_text: bool = False
 
     @property
@@ -95,9 +97,8 @@ def read_definition(body: Object, slices: Mapping[str, Object] | None = None) ->
     annotations = meta.get("annotations")
     resource = annotations.get(RESOURCE_ANNOTATION) if isinstance(annotations, dict) else None
     files = node_files(table) if table else {}
-    return Definition(
-        namespace, name, config, files, resource if isinstance(resource, str) else "", not_text=not_text
-    )
+    resource = resource if isinstance(resource, str) else ""
+    return Definition(namespace, name, config, files, resource, in_spec=bool(config), not_text=not_text)
 
 
 def slices_name(name: str) -> str:

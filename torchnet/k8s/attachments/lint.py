@@ -127,9 +127,10 @@ def _device(definition: Definition, config: CniConfig) -> Iterator[Finding]:
 
 def _malformed(definition: Definition, why: str, nodes: int | None) -> list[Finding]:
     """A configuration that is no JSON; if only placeholders make it so, the rest is checked."""
+    place = " of spec.config" if definition.in_spec and " at line " in why else ""
     finding = refused(
         (),
-        f"the configuration {why}",
+        f"the configuration {why}{place}",
         "Multus cannot read it, and the pod stays in ContainerCreating",
         fix=_RENDER,
     )
