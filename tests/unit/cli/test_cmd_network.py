@@ -142,6 +142,37 @@ def test_a_file_without_attachments_is_a_usage_error(
     assert said in err
 
 
+@pytest.mark.parametrize("flag", ["-n", "--context", "--kubeconfig"])
+def test_files_are_checked_without_the_cluster(
+    tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(config()))
+    code, out, err = run(capsys, "lint", flag, "ml", str(path))
+    assert (code, out) == (2, "")
+    assert "files are checked without the cluster" in err
+
+
+def test_without_a_kubeconfig_files_can_be_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "lint", "--kubeconfig", str(tmp_path / "missing"))
+    assert code == 3
+    assert "torchnet network lint FILE" in err
+    assert "--on kubernetes" not in err
+
+
+def test_a_namespace_with_nothing_to_check_is_an_error(
+    cluster: list[str], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attach(store, config(), "net", "other")
+    code, out, err = run(capsys, "lint", *cluster)
+    assert (code, out) == (2, "")
+    assert "no network attachments in namespace ml" in err
+    assert "kubectl get network-attachment-definitions -A" in err
+
+
 def test_a_folder_and_a_name_with_a_nul_are_no_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,3 +246,7 @@ def test_an_attachment_that_does_not_exist_is_named_with_those_that_do(
     code, _, err = run(capsys, "show", "nett", *cluster)
     assert code == 4
     assert "network attachment nett not found in namespace ml; available: net" in err
+    code, _, err = run(capsys, "show", "other/nett", *cluster)
+    assert code == 4
+    assert "fix: kubectl get network-attachment-definitions -A" in err
+    assert "--network" not in err
