@@ -58,6 +58,11 @@ class Definition:
         """``NAMESPACE/NAME``; NAME alone without a namespace."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
+    @property
+    def file_name(self) -> str:
+        """The name of the file of a node, without its folder; "" if it is none."""
+        return self.name.rpartition("/")[2] if self.in_file else ""
+
     @cached_property
     def parsed(self) -> CniConfig | None:
         """The configuration, of nodes that of the first one; None if there is none, or if it is not readable."""

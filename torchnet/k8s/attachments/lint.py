@@ -22,7 +22,7 @@ from torchnet.k8s.attachments.finding import (
     warning,
 )
 from torchnet.k8s.attachments.ipam_rules import check_ipam
-from torchnet.k8s.attachments.node_rules import check_nodes
+from torchnet.k8s.attachments.node_rules import check_files, check_nodes
 from torchnet.k8s.attachments.plugin_rules import check_plugins
 from torchnet.k8s.attachments.request_rules import Lookup, Request, check_request, request_body
 from torchnet.k8s.attachments.shared_rules import check_shared
@@ -275,7 +275,7 @@ def _findings_of(
     count = None if nodes is None else len(nodes)
     # By identity: a file may have two of a name.
     found = {id(one): check_definition(one, count, nodes) for one in definitions}
-    for definition, finding in check_shared(definitions, others):
+    for definition, finding in (*check_shared(definitions, others), *check_files(definitions)):
         found[id(definition)].append(finding)
     return [found[id(one)] for one in definitions]
 
