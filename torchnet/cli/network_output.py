@@ -25,6 +25,7 @@ _MARKS = {"fault": "FAULT", "warning": "warn "}
 _WIDTH = 160  # where there is no terminal
 _HEADINGS = ("ADDRESS", "POD", "INTERFACE", "NODE", "STATE")
 _SHOWN = 1000  # rows
+_SHOWN_PARTS = 100
 _AT_ONCE = 50  # leases in one command: if one of them has changed, none is released
 _RESERVATIONS = "overlappingrangeipreservations.whereabouts.cni.cncf.io"
 
@@ -98,6 +99,14 @@ def _address_lines(found: AddressListing) -> Iterator[str]:
     yield f"{found.definition.path}: {_kind(found)}"
     for use in addresses.uses:
         yield f"  {use.range}: {use.capacity:,} addresses, {len(use.leases):,} held, {use.free:,} free"
+    for part in found.parts[:_SHOWN_PARTS]:
+        capacity = f"{part.range.capacity:,} addresses"
+        if part.node:
+            yield f"  {printable(part.node, 80)}: {part.range.bounds}: {capacity}, {part.held:,} held, {part.free:,} free"
+        else:
+            yield f"  {part.range.bounds}: {capacity} on each node"
+    if len(found.parts) > _SHOWN_PARTS:
+        yield f"  and {len(found.parts) - _SHOWN_PARTS:,} more: -o json"
     yield ""
     if addresses.rows:
         width = shutil.get_terminal_size((_WIDTH, 24)).columns
@@ -210,13 +219,26 @@ def address_document(found: AddressListing) -> dict[str, Any]:
         "format": ADDRESS_FORMAT,
         "attachment": found.definition.path,
         "ranges": [
-            {
-                "range": str(use.range),
-                "addresses": use.capacity,
-                "held": len(use.leases),
-                "free": use.free,
-            }
-            for use in addresses.uses
+            *(
+                {
+                    "node": None,
+                    "range": str(use.range),
+                    "addresses": use.capacity,
+                    "held": len(use.leases),
+                    "free": use.free,
+                }
+                for use in addresses.uses
+            ),
+            *(
+                {
+                    "node": part.node or None,
+                    "range": part.range.bounds,
+                    "addresses": part.range.capacity,
+                    "held": part.held if part.node else None,
+                    "free": part.free if part.node else None,
+                }
+                for part in found.parts
+            ),
         ],
         "addresses": [
             {

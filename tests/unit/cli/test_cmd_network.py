@@ -13,7 +13,7 @@ from tests import golden
 from tests.unit.api_answers import kubeconfig
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.attachments import config, plugin
-from tests.unit.attachments_stored import attach, pool, put, running
+from tests.unit.attachments_stored import attach, pool, put, running, sliced
 from torchnet.cli import main
 
 GUIDE = """\
@@ -196,13 +196,13 @@ def test_what_is_installed_is_checked(
     assert run(capsys, "lint", *cluster)[0] == 0
 
 
-def installed(store: Store) -> None:
+def installed(store: Store, address: str = "10.9.0.1") -> None:
     attach(store, config(plugin(ipam=POOL)))
     running(store, "train-0", "train-1")
     for name in ("train-0", "train-1"):
         body: Any = store.objects[f"/api/v1/namespaces/ml/pods/{name}"]
         body["spec"] = {"nodeName": "node1"}
-        status = [{"name": "ml/net", "interface": "net1", "ips": ["10.9.0.1"]}]
+        status = [{"name": "ml/net", "interface": "net1", "ips": [address]}]
         body["metadata"]["annotations"] = {"k8s.v1.cni.cncf.io/network-status": json.dumps(status)}
     pool(store, "ml/train-0", "ml/gone")
 
@@ -234,9 +234,32 @@ def test_only_leases_of_pods_that_are_gone_are_offered_for_release(
 def test_addresses_as_json(store: Store, cluster: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     installed(store)
     body = json.loads(run(capsys, "show", "ml/net", "-o", "json", *cluster)[1])
-    assert body["ranges"] == [{"range": "10.9.0.0/28", "addresses": 14, "held": 2, "free": 12}]
+    assert body["ranges"] == [{"node": None, "range": "10.9.0.0/28", "addresses": 14, "held": 2, "free": 12}]
     assert body["duplicates"] == {"10.9.0.1": ["ml/train-0", "ml/train-1"]}
     assert [one["pod"] for one in body["addresses"] if one["stale"]] == ["ml/gone"]
+
+
+def test_the_parts_of_the_nodes_are_shown_with_what_is_free(
+    store: Store, cluster: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed(store, "10.9.0.5")
+    sliced(store, "node1=10.9.0.0/28", "node2=10.9.0.16/28", range="10.9.0.0/24")
+    out = run(capsys, "show", "net", *cluster)[1]
+    assert "\n  node1: 10.9.0.1-10.9.0.15/24: 14 addresses, 1 held, 13 free\n" in out
+    assert "\n  node2: 10.9.0.17-10.9.0.31/24: 15 addresses, 0 held, 15 free\n" in out
+    first, second = json.loads(run(capsys, "show", "net", "-o", "json", *cluster)[1])["ranges"]
+    bounds = "10.9.0.1-10.9.0.15/24"
+    assert first == {"node": "node1", "range": bounds, "addresses": 14, "held": 1, "free": 13}
+    assert second["held"] == 0
+    sliced(store, "node1=10.9.0.0/28", mode="l3")
+    assert "\n  node1: 10.9.0.0/28: 13 addresses, 1 held, 12 free\n" in run(capsys, "show", "net", *cluster)[1]
+
+
+def test_one_range_of_host_local_is_each_nodes(
+    store: Store, cluster: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    attach(store, config(plugin(ipam={"type": "host-local", "subnet": "10.9.0.0/28"})))
+    assert "\n  10.9.0.0/28: 13 addresses on each node\n" in run(capsys, "show", "net", *cluster)[1]
 
 
 def test_an_attachment_that_does_not_exist_is_named_with_those_that_do(
