@@ -38,7 +38,7 @@ plugins were called as a container runtime calls them: ADD and DEL. No kubelet t
 (Where Multus waited in vain for the API server, ADD was called again, as a kubelet does.) The attachments are those
 that `torchnet manifests backend-network` prints, unless the last column says otherwise. The pods are those that
 `torchnet launch --dry-run` prints: the test created them, and ran their containers' commands with their environment and
-volumes, as root. What `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported
+volumes, as root. In the rows of `static`, the test added the `ips` to the pods' annotations, without `--static-ips`. What `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported
 beforehand, once on each node.
 
 *Works* means: the preflight reached each peer in packets of the full MTU, an all-reduce over Gloo had the right result,
@@ -124,9 +124,12 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def causes(failure: str) -> list[str]:
-    """The sentences that a refusal concludes from all workers' views."""
-    lines = failure.removeprefix("preflight: ").splitlines()
-    found = [line for line in lines if line.startswith(("no answer from the pods", "nothing that pods sent"))]
+    """The lines that a refusal concludes from all workers' views; those of one cause but the first are indented."""
+    found, is_cause = [], False
+    for line in failure.removeprefix("preflight: ").splitlines():
+        is_first = line.startswith(("no answer from the pods", "nothing that pods sent"))
+        is_cause = is_first or (is_cause and line.startswith("  "))
+        found += [line] if is_cause else []
     return [re.sub(r"\bjob[0-9]+-", "worker-", line) for line in found]
 
 

@@ -61,6 +61,11 @@ def test_the_routes_are_said_to_help_only_where_they_did() -> None:
             rendered({**l3, **changed}, l3s)
 
 
+def test_all_lines_of_a_cause_are_shown() -> None:
+    failure = "preflight: no answer from the pods of node2\n  fix: run:\n    ip route\nand 1 more cause\n  x\njob1-0: y"
+    assert page.causes(failure) == ["no answer from the pods of node2", "  fix: run:", "    ip route"]
+
+
 def test_what_lint_refuses_on_several_nodes_is_counted() -> None:
     tried = {"ADD": "", "DEL": "", "CHECK": "", "result": {"interfaces": [1], "ips": [{"address": "10.9.0.2/24"}]}}
     net1 = {"linkinfo": {"info_kind": "veth"}, "mtu": 1500}
