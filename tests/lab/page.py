@@ -239,8 +239,8 @@ def _about_samples(found: dict[str, Any] | None) -> list[str]:
         "Other faults were not tried. `torchnet network lint FILE` does not know the nodes and assumes several: there, "
         f"{_refused_on_several(found['samples'])} of the {count['passed']} have a fault, because host-local has one "
         f"range for all nodes. Of the guide's {count['guide']} combinations of snippets, the plugins accepted each as "
-        "corrected, and none as it stands. *Accepted* means: ADD and DEL succeeded, and CHECK where the IPAM plugin has "
-        "it (Whereabouts has none); the result had an interface and addresses, so that Multus writes its "
+        "corrected, and none as it stands. *Accepted* means: ADD and DEL succeeded, and CHECK where the IPAM plugin "
+        "has it (Whereabouts has none); the result had an interface and addresses, so that Multus writes its "
         "network-status; `net1` had the type, mode, MTU and addresses. The plugins were called as Multus calls them."
     )
     return ["", "## Lint and the plugins", "", textwrap.fill(text, WIDTH)]

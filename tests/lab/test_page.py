@@ -67,12 +67,17 @@ def test_all_lines_of_a_cause_are_shown() -> None:
 
 
 def test_what_lint_refuses_on_several_nodes_is_counted() -> None:
-    tried = {"ADD": "", "DEL": "", "CHECK": "", "result": {"interfaces": [1], "ips": [{"address": "10.9.0.2/24"}]}}
+    tried = {
+        "ADD": "",
+        "DEL": "",
+        "CHECK": "",
+        "result": {"interfaces": [1], "ips": [{"address": "10.9.0.2/24"}]},
+    }
     net1 = {"linkinfo": {"info_kind": "veth"}, "mtu": 1500}
     net1 |= {"addr_info": [{"local": "10.9.0.2", "prefixlen": 24, "scope": "global"}]}
     host_local = {"type": "host-local", "subnet": "10.9.0.0/24"}
     ipams: list[dict[str, Any]] = [host_local, {"type": "whereabouts", "range": "10.9.0.0/24"}]
-    ones = [
+    ones: list[dict[str, Any]] = [
         {
             **tried,
             "kind": "passed",

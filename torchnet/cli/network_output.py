@@ -102,7 +102,8 @@ def _address_lines(found: AddressListing) -> Iterator[str]:
     for part in found.parts[:_SHOWN_PARTS]:
         capacity = f"{part.range.capacity:,} addresses"
         if part.node:
-            yield f"  {printable(part.node, 80)}: {part.range.bounds}: {capacity}, {part.held:,} held, {part.free:,} free"
+            place = f"{printable(part.node, 80)}: {part.range.bounds}"
+            yield f"  {place}: {capacity}, {part.held:,} held, {part.free:,} free"
         else:
             yield f"  {part.range.bounds}: {capacity} on each node"
     if len(found.parts) > _SHOWN_PARTS:

@@ -363,7 +363,10 @@ def lint_network(target: ClusterTarget) -> Lint:
         client, namespace = target.connect(signals, undone)
         found: Lint = ask(lambda: lint_namespace(client, namespace), signals, undone, client=client)
     if not found.checked:
-        lines = [f"no network attachments in namespace {namespace}, and no pods that request one", *found.skipped]
+        lines = [
+            f"no network attachments in namespace {namespace}, and no pods that request one",
+            *found.skipped,
+        ]
         raise UsageError("\n  ".join(lines), fix="kubectl get network-attachment-definitions -A")
     return found
 

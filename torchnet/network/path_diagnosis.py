@@ -237,8 +237,8 @@ def _about_route(table: PeerTable, group: _Group, names: Sequence[str]) -> str:
         return f"{pods}, which are in the same range as those of {group.host}. {link}, {_ONE_RANGE}"
     gateway = placeholder(group.other)
     return (
-        f"{pods} in {group.network}, which is not the range of {group.host}. {link}, where the nodes route. Most likely "
-        f"{group.host}, or a router between the nodes, has no route to that range.\n"
+        f"{pods} in {group.network}, which is not the range of {group.host}. {link}, where the nodes route. Most "
+        f"likely {group.host}, or a router between the nodes, has no route to that range.\n"
         f"  fix: if the nodes share a segment, on {group.host} run:\n    {route_command(group.network, gateway)}\n"
         f"  {gateway} is the address of {group.other} on the backend. Else add the route on the routers between the "
         f"nodes, and one through its router on {group.host}"

@@ -252,7 +252,9 @@ def test_the_parts_of_the_nodes_are_shown_with_what_is_free(
     assert first == {"node": "node1", "range": bounds, "addresses": 14, "held": 1, "free": 13}
     assert second["held"] == 0
     sliced(store, "node1=10.9.0.0/28", mode="l3")
-    assert "\n  node1: 10.9.0.0/28: 13 addresses, 1 held, 12 free\n" in run(capsys, "show", "net", *cluster)[1]
+    assert (
+        "\n  node1: 10.9.0.0/28: 13 addresses, 1 held, 12 free\n" in run(capsys, "show", "net", *cluster)[1]
+    )
 
 
 def test_one_range_of_host_local_is_each_nodes(

@@ -72,7 +72,7 @@ def overlap(one: Network, other: Network) -> bool:
 
 
 def spanning(parts: Sequence[Network]) -> Network | None:
-    """Return the smallest network that holds all parts; None if none does that a range can be, as with both families."""
+    """Return the smallest network that holds all parts; None if it can be no range, as with both families."""
     if not parts or len({one.version for one in parts}) > 1:
         return None
     whole = parts[0]

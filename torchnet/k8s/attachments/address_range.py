@@ -70,7 +70,9 @@ class AddressRange:
         first, last = self.first - int(network.network_address), int(network.broadcast_address) - self.last
         if first <= 1 and last <= 1:
             return str(network)
-        low, high = (network.network_address + (one - int(network.network_address)) for one in (self.first, self.last))
+        low, high = (
+            network.network_address + (one - int(network.network_address)) for one in (self.first, self.last)
+        )
         return f"{low}-{high}/{network.prefixlen}"
 
 

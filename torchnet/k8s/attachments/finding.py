@@ -26,8 +26,8 @@ _VALID = {
     "range": '"range": "NETWORK/LENGTH", such as "fcbb:0:800:ffff::/64"',
     "exclude": '"exclude": a list of parts of the range, such as ["fcbb:0:800:ffff::/112"], or remove it',
     "ipRanges": '"ipRanges": [{"range": "NETWORK/LENGTH"}]',
-    "ranges": '"ranges": [[{"subnet": "NETWORK/LENGTH"}]], such as "10.9.0.0/24"; bounds and gateway are addresses of it',
-    "ipam": '"subnet": "NETWORK/LENGTH", such as "10.9.0.0/24"; bounds and gateway are addresses of it',
+    "ranges": '"ranges": [[{"subnet": "NETWORK/LENGTH"}]], such as "10.9.0.0/24"; its bounds and gateway lie in it',
+    "ipam": '"subnet": "NETWORK/LENGTH", such as "10.9.0.0/24"; its bounds and gateway lie in it',
     "addresses": '"addresses": [{"address": "ADDRESS/LENGTH"}], such as "10.9.0.5/24"',
     "address": '"address": "ADDRESS/LENGTH", such as "10.9.0.5/24"',
 }

@@ -102,8 +102,8 @@ def _check_parts(definition: Definition, need: Need) -> None:
     raise NetworkError(
         f"network attachment {definition.path}: {workers}, at most {counted(capacity, 'address')} in the parts of the "
         f"range of {counted(len(configs), 'node')}",
-        fix="larger parts, or parts for more nodes (torchnet manifests backend-network --slice NODE=CIDR ...), or fewer "
-        "workers (--nnodes)",
+        fix="larger parts, or parts for more nodes (torchnet manifests backend-network --slice NODE=CIDR ...), or "
+        "fewer workers (--nnodes)",
     )
 
 

@@ -249,7 +249,14 @@ def lint(
             conditions[one.path] = condition
         corrected.append(one if body is None else replace(one, config=json.dumps(body)))
     # What is left if all corrections are applied.
-    left = {one.path: _faults(found) for one, found in zip(corrected, _findings_of(corrected, others, nodes), strict=True)} if corrections else {}
+    left = (
+        {
+            one.path: _faults(found)
+            for one, found in zip(corrected, _findings_of(corrected, others, nodes), strict=True)
+        }
+        if corrections
+        else {}
+    )
     lookup, lookup_corrected = (_lookup([*others, *found], is_complete) for found in (reported, corrected))
     for request in requests:
         named = [replace(one, where=request.where) for one in check_request(request, lookup)]

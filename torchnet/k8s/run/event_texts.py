@@ -91,8 +91,8 @@ def _explanation(event: Mapping[str, Any], message: str) -> str:
         return ""
     node = (event.get("source") or {}).get("host") or event.get("reportingInstance") or "its node"
     return (
-        f"{node} has no interface {missing[1]}, the attachment's master; fix: --node-selector for nodes that have it, or "
-        "torchnet manifests backend-network --master NAME; "
+        f"{node} has no interface {missing[1]}, the attachment's master; fix: --node-selector for nodes that have it, "
+        "or torchnet manifests backend-network --master NAME; "
     )
 
 

@@ -101,7 +101,10 @@ APART = ["node1=fcbb:0:800:1::/64", "node2=fcbb:0:800:2::/64"]
 def test_without_a_range_it_is_the_smallest_that_holds_all_parts(slices: list[str], whole: str) -> None:
     options = parse(BACKEND, {"mode": "l3", "slices": slices})
     assert str(options.range) == whole
-    (found,) = {json.dumps(one["plugins"][0]["ipam"]["routes"]) for one in configurations(objects(BACKEND, {"mode": "l3", "slices": slices}))}
+    (found,) = {
+        json.dumps(one["plugins"][0]["ipam"]["routes"])
+        for one in configurations(objects(BACKEND, {"mode": "l3", "slices": slices}))
+    }
     assert json.loads(found) == [{"dst": whole}]
 
 

@@ -240,7 +240,9 @@ ROUTE = "fcbb:0:800:ffff:3::/80 via fcbb::13 proto static metric 1024 pref mediu
 def test_a_pod_is_ready_once_its_node_has_the_routes(
     tmp_path: Path, programs: str, routes: list[str], is_ready: bool
 ) -> None:
-    slices = [f"{name}=fcbb:0:800:ffff:{n}::/80,via=fcbb::1{n}" for n, name in enumerate(("1e3", "1000", "b"), 1)]
+    slices = [
+        f"{name}=fcbb:0:800:ffff:{n}::/80,via=fcbb::1{n}" for n, name in enumerate(("1e3", "1000", "b"), 1)
+    ]
     (_, files, daemon), _ = render(BACKEND, parse(BACKEND, {"mode": "l3", "slices": slices}))
     (container,) = daemon.body["spec"]["template"]["spec"]["containers"]
     *_, probe = container["readinessProbe"]["exec"]["command"]

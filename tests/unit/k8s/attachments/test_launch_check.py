@@ -435,7 +435,9 @@ def test_parts_that_are_too_small_together_are_named(store: Store, client: ApiCl
     """In a mode that routes, a part of 16 addresses has 13: host-local gives nobody the gateway's."""
     sliced(store, "node1=10.9.0.0/28", "node2=10.9.0.16/28", mode="l3")
     assert checked(client, 26) == []
-    with pytest.raises(NetworkError, match="27 workers, at most 26 addresses in the parts of the range of 2 nodes"):
+    with pytest.raises(
+        NetworkError, match="27 workers, at most 26 addresses in the parts of the range of 2 nodes"
+    ):
         checked(client, 27)
     rails = [*RAILS, NetworkAttachment("ml", "net", "net2")]
     with pytest.raises(NetworkError, match="14 workers with 2 interfaces each, at most 26"):

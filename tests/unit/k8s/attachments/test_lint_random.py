@@ -216,7 +216,16 @@ VALID = (
     config(plugin("macvlan", ipam=HOST_LOCAL, mtu=9000)),
     config(plugin("bridge", ipam={"type": "static"}, capabilities={"ips": True}, vlan=7)),
     config(plugin(mode="l3", ipam=HOST_LOCAL | {"routes": [{"dst": "10.0.0.0/8", "gw": "10.9.0.1"}]})),
-    config(plugin(ipam={"type": "whereabouts", "range": "10.9.0.0/24", "exclude": ["10.9.0.1/32"], "gateway": "10.9.0.1"})),
+    config(
+        plugin(
+            ipam={
+                "type": "whereabouts",
+                "range": "10.9.0.0/24",
+                "exclude": ["10.9.0.1/32"],
+                "gateway": "10.9.0.1",
+            }
+        )
+    ),
     config(plugin(), TUNING | {"mtu": 9000}, {"type": "bandwidth", "ingressRate": 0}),
 )
 PLAIN = (None, True, False, -1, 0, 7, 1 << 70, 1.5, "1.0.0", "l3", "ens5", "/80", *ADDRESSES, *ODD, *WORDS)
@@ -265,7 +274,7 @@ def test_ten_thousand_random_attachments() -> None:
         assert lint_text(found).replace("\n", "").isprintable(), text
         assert json.dumps(lint_document(found)), text
         for one in found.faults:
-            assert one.text and one.consequence and (one.changes or one.fix), (text, one)
+            assert all((one.text, one.consequence, one.changes or one.fix)), (text, one)
         faulty += bool(found.faults)
         blocked += any(one.blocks for one in found.faults)
         if "ml/net" in found.corrections:

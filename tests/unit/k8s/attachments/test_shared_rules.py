@@ -184,7 +184,9 @@ def test_an_attachment_whose_files_are_unknown_is_named() -> None:
 # -- files of several nodes ----------------------------------------------------------------------------------------
 
 
-def of_nodes(*ipams: Body, names: tuple[str, ...] = ("n1/x.conflist", "n2/x.conflist"), **more: Any) -> list[str]:
+def of_nodes(
+    *ipams: Body, names: tuple[str, ...] = ("n1/x.conflist", "n2/x.conflist"), **more: Any
+) -> list[str]:
     """The fields of faults between files."""
     files = [
         Definition("", name, json.dumps(config(plugin(ipam=ipam, **more))), in_file=True)

@@ -60,11 +60,12 @@ def test_a_node_without_the_attachments_interface_is_named() -> None:
     body = pod(0)
     name = body["metadata"]["name"]
     failed = (
-        f'Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "{"a" * 64}": '
-        'plugin type="multus-shim" name="multus-cni-network" failed (add): CmdAdd (shim): CNI request failed with status '
-        f"400: 'ContainerID:\"{'a' * 64}\" Netns:\"/var/run/netns/cni-x\" IfName:\"eth0\" ERRORED: error configuring pod "
+        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
+        f'"{"a" * 64}": '
+        'plugin type="multus-shim" name="multus-cni-network" failed (add): CmdAdd (shim): CNI request failed with '
+        f'status 400: \'ContainerID:"{"a" * 64}" Netns:"/var/run/netns/cni-x" IfName:"eth0" ERRORED: configuring pod '
         '[ml/train-0] networking: [ml/train-0/u:backend-network]: error adding container to network "backend-network": '
-        'failed to lookup master {0}ens5{0}: Link not found'
+        "failed to lookup master {0}ens5{0}: Link not found"
     )
     for quote in ('"', '\\"'):
         one = event(failed.format(quote), name=name) | {"source": {"component": "kubelet", "host": "node2"}}
@@ -72,7 +73,10 @@ def test_a_node_without_the_attachments_interface_is_named() -> None:
         said = PendingReasons(facts(1))
         said.lines(workers(body, nnodes=1), told, "", 0.0)
         (line,) = said.lines(workers(body, nnodes=1), told, "", 2.0)
-        assert "FailedCreatePodSandBox: node2 has no interface ens5, the attachment's master; fix: --node-sel" in line
+        assert (
+            "FailedCreatePodSandBox: node2 has no interface ens5, the attachment's master; fix: --node-sel"
+            in line
+        )
     other = event(failed.format('"').replace("Link not found", "timed out"), name=name)
     assert "has no interface" not in latest_event_texts([other])[name]
 
