@@ -55,8 +55,8 @@ TEXTS = Kind('a list of texts, such as ["a", "b"]', _is_list_of_text)
 NUMBER = Kind("a whole number", _whole(-(1 << 63), (1 << 63) - 1))
 UNSIGNED = Kind("a whole number from 0", _whole(0, (1 << 64) - 1))
 UNSIGNED_32 = Kind(f"a whole number from 0 to {(1 << 32) - 1}", _whole(0, (1 << 32) - 1))
-VLAN = Kind("0 to 4094", _whole(0, 4094))
-BIT = Kind("0 to 31", _whole(0, 31))
+VLAN = Kind("a number from 0 to 4094", _whole(0, 4094))
+BIT = Kind("a number from 0 to 31", _whole(0, 31))
 IP = Kind("an IP address without a prefix length, such as 10.9.0.1 or fcbb:0:800:ffff::1", _is_ip)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 OBJECTS = Kind(
@@ -151,7 +151,7 @@ def _of(body: Body, name: str) -> Iterator[tuple[str, Any]]:
 def _wrong(path: Path, value: Any, kind: Kind, reader: str) -> Finding:
     changes = [Set(path, plain)] if (plain := _plain(value)) is not None and kind.accepts(plain) else []
     text = f"{_shown(value)} is not {kind.valid}"
-    fix = "" if changes else f"valid: {kind.valid}; or remove it"
+    fix = "" if changes else f"{kind.valid}; or remove it"
     return refused(path, text, f"{reader} refuses it, {_STAYS}", *changes, fix=fix)
 
 
