@@ -51,7 +51,7 @@ from torchnet.errors import NetworkError
 CALLS = Path(__file__).with_name("plugin_calls.py")
 TRAIN = ROOT / "launch" / "train.py"
 NET = ROOT / "torchnet" / "k8s" / "addons" / "example_scripts" / "net.py"
-_COMMAND = re.compile(r"on (node[0-9]+) run: (ip \S.*? via (ADDRESS_OF_(NODE[0-9]+)))(?=,)")
+_COMMAND = re.compile(r"on (node[0-9]+) run:\n +(ip \S.* via (ADDRESS_OF_(NODE[0-9]+)))$", re.MULTILINE)
 _PATHS = re.compile(r"([0-9]+)/([0-9]+) paths at ([0-9]+) bytes")
 
 

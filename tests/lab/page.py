@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections import Counter
@@ -10,6 +11,9 @@ from typing import Any
 from tests.lab.cases import ROWS
 from tests.lab.samples import is_usable
 from torchnet.errors import NetworkError
+from torchnet.k8s.attachments.cni_config import CniConfig
+from torchnet.k8s.attachments.definition import Definition
+from torchnet.k8s.attachments.lint import lint
 from torchnet.receipt import table
 from torchnet.receipt.receipt_model import Receipt
 
@@ -34,8 +38,9 @@ plugins were called as a container runtime calls them: ADD and DEL. No kubelet t
 (Where Multus waited in vain for the API server, ADD was called again, as a kubelet does.) The attachments are those
 that `torchnet manifests backend-network` prints, unless the last column says otherwise. The pods are those that
 `torchnet launch --dry-run` prints: the test created them, and ran their containers' commands with their environment and
-volumes, as root. What `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported
-beforehand, once on each node.
+volumes, as root. In the rows of `static`, the test added the `ips` to the pods' annotations, without `--static-ips`.
+What `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported beforehand, once on
+each node.
 
 *Works* means: the preflight reached each peer in packets of the full MTU, an all-reduce over Gloo had the right result,
 and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the workers ended
@@ -120,9 +125,12 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def causes(failure: str) -> list[str]:
-    """The sentences that a refusal concludes from all workers' views."""
-    lines = failure.removeprefix("preflight: ").splitlines()
-    found = [line for line in lines if line.startswith(("no answer from the pods", "nothing that pods sent"))]
+    """The lines that a refusal concludes from all workers' views; those of one cause but the first are indented."""
+    found, is_cause = [], False
+    for line in failure.removeprefix("preflight: ").splitlines():
+        is_first = line.startswith(("no answer from the pods", "nothing that pods sent"))
+        is_cause = is_first or (is_cause and line.startswith("  "))
+        found += [line] if is_cause else []
     return [re.sub(r"\bjob[0-9]+-", "worker-", line) for line in found]
 
 
@@ -225,14 +233,28 @@ def _about_samples(found: dict[str, Any] | None) -> list[str]:
     _require(all(is_usable(one) is one["usable"] for one in found["samples"]), "lint and the plugins agree")
     count = Counter(one["kind"] for one in found["samples"])
     text = (
-        f"Of random attachments, the plugins accepted the {count['passed']} that `torchnet network lint` passed and "
-        f"the {count['corrected']} that it had corrected, and none of the {count['refused']} that it refused. So it "
-        f"was with the guide's {count['guide']} combinations of snippets, corrected and as they stand. *Accepted* "
-        "means: ADD and DEL succeeded, and CHECK where the IPAM plugin has it (Whereabouts has none); the result had "
-        "an interface and addresses, so that Multus writes its network-status; `net1` had the type, mode, MTU and "
-        "addresses. The plugins were called as Multus calls them, each time on one node."
+        "Random attachments were linted as on a cluster of one node, and the plugins called on one. They accepted the "
+        f"{count['passed']} that lint passed, and the {count['corrected']} that it had corrected without a remaining "
+        f"fault. They accepted none of the {count['refused']} with a fault with which no pod gets a usable interface. "
+        "Other faults were not tried. `torchnet network lint FILE` does not know the nodes and assumes several: there, "
+        f"{_refused_on_several(found['samples'])} of the {count['passed']} have a fault, because host-local has one "
+        f"range for all nodes. Of the guide's {count['guide']} combinations of snippets, the plugins accepted each as "
+        "corrected, and none as it stands. *Accepted* means: ADD and DEL succeeded, and CHECK where the IPAM plugin "
+        "has it (Whereabouts has none); the result had an interface and addresses, so that Multus writes its "
+        "network-status; `net1` had the type, mode, MTU and addresses. The plugins were called as Multus calls them."
     )
     return ["", "## Lint and the plugins", "", textwrap.fill(text, WIDTH)]
+
+
+def _refused_on_several(samples: list[dict[str, Any]]) -> int:
+    """How many of those that lint passes on one node have a fault on several: one range of host-local for all."""
+    refused = 0
+    for config in (one["config"] for one in samples if one["kind"] == "passed"):
+        faults = lint([Definition("default", "net", json.dumps(config))]).faults
+        refused += bool(faults)
+        is_shared = CniConfig(config).ipam_type == "host-local" and not any(one.blocks for one in faults)
+        _require(not faults or is_shared, "host-local has one range for all nodes")
+    return refused
 
 
 def _about_training(found: dict[str, Any] | None) -> list[str]:

@@ -61,6 +61,38 @@ def test_the_routes_are_said_to_help_only_where_they_did() -> None:
             rendered({**l3, **changed}, l3s)
 
 
+def test_all_lines_of_a_cause_are_shown() -> None:
+    failure = "preflight: no answer from the pods of node2\n  fix: run:\n    ip route\nand 1 more cause\n  x\njob1-0: y"
+    assert page.causes(failure) == ["no answer from the pods of node2", "  fix: run:", "    ip route"]
+
+
+def test_what_lint_refuses_on_several_nodes_is_counted() -> None:
+    tried = {
+        "ADD": "",
+        "DEL": "",
+        "CHECK": "",
+        "result": {"interfaces": [1], "ips": [{"address": "10.9.0.2/24"}]},
+    }
+    net1 = {"linkinfo": {"info_kind": "veth"}, "mtu": 1500}
+    net1 |= {"addr_info": [{"local": "10.9.0.2", "prefixlen": 24, "scope": "global"}]}
+    host_local = {"type": "host-local", "subnet": "10.9.0.0/24"}
+    ipams: list[dict[str, Any]] = [host_local, {"type": "whereabouts", "range": "10.9.0.0/24"}]
+    ones: list[dict[str, Any]] = [
+        {
+            **tried,
+            "kind": "passed",
+            "usable": True,
+            "net1": net1,
+            "config": {"cniVersion": "1.0.0", "type": "bridge", "bridge": "br0", "ipam": ipam},
+        }
+        for ipam in ipams
+    ]
+    assert "there, 1 of the 2 have a fault" in " ".join(rendered(samples={"samples": ones}).split())
+    ones[1]["config"]["ipam"]["range"] = "10.9.0.0/33"
+    with pytest.raises(page.Contradiction):
+        rendered(samples={"samples": ones})
+
+
 def test_the_kernels_version_and_marked_figures_may_differ_and_nothing_else() -> None:
     text = rendered(ROW) + f"\n{page.FIGURES}\n```text\n22.29 MB\n```\nmore\n"
     assert page.same(text, text.replace("Linux 6.1", "Linux 6.12").replace("22.29 MB", "22.30 MB\nin 4 s"))

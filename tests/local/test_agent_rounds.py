@@ -71,8 +71,8 @@ def test_a_path_that_does_not_work_is_judged_by_both_ends() -> None:
     job.turn(0.2)
     assert zero.types() == ["Table", "Stop"]
     (text,) = job.texts("failure")
-    assert "on node0 run: ip route replace 127.0.0.2/32 via ADDRESS_OF_NODE1" in text
-    assert "on node1 run: ip route replace 127.0.0.1/32 via ADDRESS_OF_NODE0" in text
+    assert "on node0 run:\n    ip route replace 127.0.0.2/32 via ADDRESS_OF_NODE1" in text
+    assert "on node1 run:\n    ip route replace 127.0.0.1/32 via ADDRESS_OF_NODE0" in text
     assert text.endswith("run-0 to run-1: not reached")
 
 

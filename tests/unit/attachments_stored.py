@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from tests.unit.api_store import Store
+from torchnet.k8s.addons import network_attachment
+from torchnet.k8s.addons.addon_options import BACKEND, parse
 
 NAD = "network-attachment-definitions"
 _PLURALS = {"NetworkAttachmentDefinition": NAD, "IPPool": "ippools"}
@@ -27,6 +29,14 @@ def put(store: Store, kind: str, name: str, api: str = "v1", namespace: str = "m
 def attach(store: Store, body: object, name: str = "net", namespace: str = "ml") -> None:
     spec = {"config": json.dumps(body)}
     put(store, "NetworkAttachmentDefinition", name, "k8s.cni.cncf.io/v1", namespace, spec=spec)
+
+
+def sliced(store: Store, *slices: str, name: str = "net", **given: Any) -> None:
+    """An attachment that is a file on each node, and the ConfigMap that the files are made of."""
+    options = parse(BACKEND, {"namespace": "ml", "name": name, "slices": slices, **given})
+    for one in network_attachment.manifests(options)[:2]:
+        body, meta = dict(one.body), one.body["metadata"]
+        put(store, body["kind"], meta["name"], body["apiVersion"], meta["namespace"], data=body.get("data"))
 
 
 def pool(store: Store, *holders: str, name: str = "10.9.0.0-28", network: str = "10.9.0.0/28") -> None:

@@ -30,6 +30,7 @@ warnings do not count. What this user may not read is skipped, and named.
 _USAGE = (
     "torchnet network lint FILE..., torchnet network lint -n NAMESPACE, or torchnet network show [NS/]NAME"
 )
+_OF_THE_CLUSTER = {"namespace": "--namespace", "context_": "--context", "kubeconfig": "--kubeconfig"}
 
 
 def register(app: typer.Typer) -> None:
@@ -71,6 +72,8 @@ def _lint(paths: Sequence[str], given: dict[str, Any], form: str) -> int:
     from torchnet.k8s.attachments.lint import lint
 
     if paths:
+        if ignored := [flag for name, flag in _OF_THE_CLUSTER.items() if name in given]:
+            raise UsageError(f"{', '.join(ignored)}: files are checked without the cluster", fix=_USAGE)
         documents = [_read(path) for path in paths]
         found = lint(
             [one for part in documents for one in part.definitions],
@@ -83,9 +86,14 @@ def _lint(paths: Sequence[str], given: dict[str, Any], form: str) -> int:
                 fix=_USAGE,
             )
     else:
+        from torchnet.k8s.client.access import NoKubeconfigError
         from torchnet.k8s.commands import lint_network
 
-        found = lint_network(place(given))
+        try:
+            found = lint_network(place(given))
+        except NoKubeconfigError as error:
+            fix = "torchnet network lint FILE..., or set --kubeconfig or KUBECONFIG"
+            raise NoKubeconfigError(error.text, fix=fix) from None
     emit(json.dumps(lint_document(found), indent=2) + "\n" if form == "json" else lint_text(found))
     return exit_code(found)
 

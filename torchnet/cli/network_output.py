@@ -25,6 +25,7 @@ _MARKS = {"fault": "FAULT", "warning": "warn "}
 _WIDTH = 160  # where there is no terminal
 _HEADINGS = ("ADDRESS", "POD", "INTERFACE", "NODE", "STATE")
 _SHOWN = 1000  # rows
+_SHOWN_PARTS = 100
 _AT_ONCE = 50  # leases in one command: if one of them has changed, none is released
 _RESERVATIONS = "overlappingrangeipreservations.whereabouts.cni.cncf.io"
 
@@ -41,8 +42,10 @@ def _lint_lines(found: Lint) -> Iterator[str]:
             if one.where == where:
                 yield from _finding_lines(one)
         if where in found.corrections:
-            condition = found.conditions.get(where)
-            yield f"  corrected, if {condition}:" if condition else "  corrected:"
+            condition, left = found.conditions.get(where), found.remaining.get(where)
+            words = ["corrected", *([f"if {condition}"] if condition else [])]
+            words += [f"but {counted(left, 'fault')} {'remains' if left == 1 else 'remain'}"] if left else []
+            yield f"  {', '.join(words)}:"
             yield from (f"    {line}" for line in json.dumps(found.corrections[where], indent=2).splitlines())
         yield ""
     yield from (f"not checked: {line}" for line in found.skipped)
@@ -81,6 +84,7 @@ def lint_document(found: Lint) -> dict[str, Any]:
         ],
         "corrected": found.corrections,
         "conditions": found.conditions,
+        "remaining_faults": found.remaining,
         "not_checked": list(found.skipped),
     }
 
@@ -95,6 +99,15 @@ def _address_lines(found: AddressListing) -> Iterator[str]:
     yield f"{found.definition.path}: {_kind(found)}"
     for use in addresses.uses:
         yield f"  {use.range}: {use.capacity:,} addresses, {len(use.leases):,} held, {use.free:,} free"
+    for part in found.parts[:_SHOWN_PARTS]:
+        capacity = f"{part.range.capacity:,} addresses"
+        if part.node:
+            place = f"{printable(part.node, 80)}: {part.range.bounds}"
+            yield f"  {place}: {capacity}, {part.held:,} held, {part.free:,} free"
+        else:
+            yield f"  {part.range.bounds}: {capacity} on each node"
+    if len(found.parts) > _SHOWN_PARTS:
+        yield f"  and {len(found.parts) - _SHOWN_PARTS:,} more: -o json"
     yield ""
     if addresses.rows:
         width = shutil.get_terminal_size((_WIDTH, 24)).columns
@@ -114,11 +127,8 @@ def _address_lines(found: AddressListing) -> Iterator[str]:
 def _kind(found: AddressListing) -> str:
     definition, config = found.definition, found.definition.parsed
     if config is None:
-        return (
-            "no spec: Multus reads a file on each node"
-            if not definition.config
-            else "its configuration is no JSON"
-        )
+        has_file = not definition.config and not definition.not_text
+        return "no spec: Multus reads a file on each node" if has_file else "its configuration is no JSON"
     parts = [" ".join(part for part in (config.main.type, config.mode) if part)]
     parts += [f"on {config.master}"] if config.master else []
     return printable(f"{' '.join(parts)}, addresses by {config.ipam_type or 'nobody'}", 200)
@@ -210,13 +220,26 @@ def address_document(found: AddressListing) -> dict[str, Any]:
         "format": ADDRESS_FORMAT,
         "attachment": found.definition.path,
         "ranges": [
-            {
-                "range": str(use.range),
-                "addresses": use.capacity,
-                "held": len(use.leases),
-                "free": use.free,
-            }
-            for use in addresses.uses
+            *(
+                {
+                    "node": None,
+                    "range": str(use.range),
+                    "addresses": use.capacity,
+                    "held": len(use.leases),
+                    "free": use.free,
+                }
+                for use in addresses.uses
+            ),
+            *(
+                {
+                    "node": part.node or None,
+                    "range": part.range.bounds,
+                    "addresses": part.range.capacity,
+                    "held": part.held if part.node else None,
+                    "free": part.free if part.node else None,
+                }
+                for part in found.parts
+            ),
         ],
         "addresses": [
             {

@@ -353,6 +353,7 @@ def lint_network(target: ClusterTarget) -> Lint:
     """Check the attachments of a namespace.
 
     Raises:
+        UsageError: there is nothing to check.
         NetworkError: Multus is not installed.
         ClusterError: the cluster cannot be reached, or does not let this user list attachments.
         Left: a signal came before all was read.
@@ -361,7 +362,13 @@ def lint_network(target: ClusterTarget) -> Lint:
     with Signals() as signals:
         client, namespace = target.connect(signals, undone)
         found: Lint = ask(lambda: lint_namespace(client, namespace), signals, undone, client=client)
-        return found
+    if not found.checked:
+        lines = [
+            f"no network attachments in namespace {namespace}, and no pods that request one",
+            *found.skipped,
+        ]
+        raise UsageError("\n  ".join(lines), fix="kubectl get network-attachment-definitions -A")
+    return found
 
 
 def show_network(target: ClusterTarget, namespace: str, name: str) -> AddressListing:
@@ -385,7 +392,8 @@ def show_network(target: ClusterTarget, namespace: str, name: str) -> AddressLis
                 return list_addresses(client, where, name)
             except ApiRefusal as error:
                 if error.status == 404:
-                    raise missing_attachment_error(client, where, name) from None
+                    existing = "kubectl get network-attachment-definitions -A"
+                    raise missing_attachment_error(client, where, name, fix=existing) from None
                 raise
 
         found: AddressListing = ask(read, signals, undone, client=client)

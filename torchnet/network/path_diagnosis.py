@@ -237,20 +237,22 @@ def _about_route(table: PeerTable, group: _Group, names: Sequence[str]) -> str:
         return f"{pods}, which are in the same range as those of {group.host}. {link}, {_ONE_RANGE}"
     gateway = placeholder(group.other)
     return (
-        f"{pods} in {group.network}, which is not the range of {group.host}. {link}, where the nodes route, and most "
-        f"likely {group.host} has no route to that range, or a router between the nodes has none; fix: if the nodes "
-        f"share a segment, on {group.host} run: {route_command(group.network, gateway)}, where {gateway} is the "
-        f"address of {group.other} on the backend; else add the route to {group.network} on the routers between them, "
-        f"and one through its router on {group.host}"
+        f"{pods} in {group.network}, which is not the range of {group.host}. {link}, where the nodes route. Most "
+        f"likely {group.host}, or a router between the nodes, has no route to that range.\n"
+        f"  fix: if the nodes share a segment, on {group.host} run:\n    {route_command(group.network, gateway)}\n"
+        f"  {gateway} is the address of {group.other} on the backend. Else add the route on the routers between the "
+        f"nodes, and one through its router on {group.host}"
     )
 
 
 def _about_filter(table: PeerTable, rail: int, hosts: Sequence[str]) -> str:
     return (
         f"nothing that pods sent from {listed(hosts, _SHOWN_NAMES)} arrived: {table.rows[0].rails[rail].interface} is "
-        "macvlan, where each pod has its own MAC address. If the nodes' own addresses on the backend reach each other, "
-        "most likely a hypervisor, a cloud or a switch port lets only the card's own address pass; fix: use ipvlan in "
-        "mode l2 (torchnet manifests backend-network --type ipvlan), or allow further MAC addresses there; promiscuous "
-        "mode on the node does not help. If they do not, the cards share no segment; fix: mend the cable, the VLAN or "
-        "the switch, or, with routers between the nodes, use ipvlan in mode l3 with routes"
+        "macvlan, where each pod has its own MAC address.\n"
+        "  If the nodes' own addresses on the backend reach each other, most likely a hypervisor, cloud or switch port "
+        "lets only the card's own address pass. Promiscuous mode on the node does not help.\n"
+        "  fix: allow further MAC addresses there, or use ipvlan in mode l2:\n"
+        "    torchnet manifests backend-network --type ipvlan\n"
+        "  If they do not, the cards share no segment.\n"
+        "  fix: mend the cable, the VLAN or the switch, or, with routers between the nodes, use ipvlan in mode l3"
     )

@@ -79,7 +79,8 @@ def views(
 
 
 def commands(texts: list[str]) -> list[tuple[str, str]]:
-    found = [re.search("on ([^,]*?) run: (.*?),", text) for text in texts]
+    """By node. Each is a line of its own."""
+    found = [re.search(r"on ([^,]*?) run:\n    (.*)\n", text) for text in texts]
     return [(one[1], one[2]) for one in found if one]
 
 
@@ -115,15 +116,16 @@ def test_one_range_for_all_nodes_cannot_work_in_l3() -> None:
         assert "same range" in text
         assert "net1 is ipvlan in mode l3," in text
         assert "--mode l2 if" in text
-        assert "run: ip" not in text
+        assert "run:" not in text
 
 
 def test_behind_a_router_the_route_may_be_the_routers() -> None:
     """The pods of both nodes see the same, whichever node lacks the route."""
     (text,) = explain(table(), views(L3, {("node1", "node2")}))
-    assert "most likely node1 has no route to that range, or a router between the nodes has none" in text
-    assert "if the nodes share a segment, on node1 run: ip -6 route replace" in text
-    assert "else add the route to fcbb:0:800:2::/64 on the routers" in text
+    assert "Most likely node1, or a router between the nodes, has no route to that range." in text
+    assert "if the nodes share a segment, on node1 run:\n    ip -6 route replace" in text
+    assert "Else add the route on the routers between the nodes" in text
+    assert max(len(one.split()) for one in re.split(r"[.;:]\s", text)) <= 25
 
 
 def test_a_filter_or_two_segments_are_named_for_macvlan_alone() -> None:
@@ -132,6 +134,7 @@ def test_a_filter_or_two_segments_are_named_for_macvlan_alone() -> None:
     assert "most likely a hypervisor" in text
     assert "If they do not, the cards share no segment" in text
     assert "node1 to node2, node2 to node1" in text
+    assert "\n    torchnet manifests backend-network --type ipvlan\n" in text
     for other in (LinkType("ipvlan", "l2", 64), LinkType("veth", "", 64), LinkType()):
         assert explain(table(ONE_RANGE), views(other, lost)) == []
     # Without the nodes' names they may all be on one.

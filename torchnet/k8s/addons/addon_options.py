@@ -19,6 +19,7 @@ from torchnet.k8s.addons.ip_ranges import (
     parse_address,
     parse_part,
     parse_range,
+    spanning,
     within,
 )
 from torchnet.text import printable
@@ -54,7 +55,7 @@ class Options:
         mode: l2, l3 or l3s for ``ipvlan``; bridge, private or vepa for ``macvlan``; unused for ``bridge``.
         master: The node's network card; unused for ``bridge``.
         bridge: The node's bridge, for ``type`` ``bridge``.
-        range: The backend's network.
+        range: The backend's network; by default `RANGE`, or the smallest network that holds all slices.
         exclude: Parts of ``range`` that Whereabouts does not allocate.
         ipam: whereabouts, host-local or static.
         slices: Each node's part of ``range``, for host-local.
@@ -165,7 +166,9 @@ def _slices(options: Options) -> list[str]:
     problems = []
     for node, part, _ in options.slices:
         if not within(part, options.range):
-            problems.append(f"--slice {node}={part} is not within the range {options.range}")
+            whole = spanning([one.part for one in options.slices])
+            valid = f"; valid: --range {whole}" if whole else ""
+            problems.append(f"--slice {node}={part} is not within the range {options.range}{valid}")
     nodes = [one.node for one in options.slices]
     for node in dict.fromkeys(node for node in nodes if nodes.count(node) > 1):
         problems.append(f"--slice: duplicate node {node}")
@@ -186,6 +189,14 @@ def _gateways(options: Options) -> list[str]:
     missing = [one.node for one in options.slices if one.via is None]
     if missing:
         problems.append(f"--slice: no via= for {', '.join(missing)}; valid: for all nodes, or for none")
+    by_gateway: dict[Address | None, list[str]] = {}
+    for one in with_gateway:
+        by_gateway.setdefault(one.via, []).append(one.node)
+    problems += [
+        f"--slice: via={via} is given for {', '.join(nodes)}; valid: each node's own address"
+        for via, nodes in by_gateway.items()
+        if len(set(nodes)) > 1
+    ]
     for node, part, via in with_gateway:
         assert via is not None
         if via.version != part.version:
@@ -310,7 +321,8 @@ TABLE = (
     Option("master", "--master", "CARD", "Backend network interface of the nodes. [ens5]", _interface, (BACKEND,)),
     Option("bridge", "--bridge", "NAME", "Bridge on the nodes, for --type bridge. [br-backend]", _interface,
            (BACKEND,)),
-    Option("range", "--range", "CIDR", "Address range of the backend network. [fcbb:0:800:ffff::/64]", parse_range,
+    Option("range", "--range", "CIDR", "Address range of the backend network. [fcbb:0:800:ffff::/64, or what holds "
+           "all slices]", parse_range,
            (BACKEND, EXAMPLE)),
     Option("exclude", "--exclude", "CIDR", "Range that Whereabouts does not allocate. Repeatable.", parse_part,
            (BACKEND,), repeat=True),
@@ -408,6 +420,9 @@ def _complete(values: dict[str, Any]) -> Options:
     routed = options.mode in ROUTED and options.mode in MODES[options.type]
     if "ipam" not in values and (options.slices or routed):
         options = replace(options, ipam="host-local")
+    parts = [one.part for one in options.slices]
+    if "range" not in values and not all(within(part, options.range) for part in parts):
+        options = replace(options, range=spanning(parts) or options.range)
     namespace, network = options.network
     if "network" not in values or not namespace:
         options = replace(options, network=(options.namespace, network))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from typing import TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -68,6 +69,19 @@ def within(part: Network, whole: Network) -> bool:
 def overlap(one: Network, other: Network) -> bool:
     """Whether the two networks share an address."""
     return one.version == other.version and (one.network_address in other or other.network_address in one)
+
+
+def spanning(parts: Sequence[Network]) -> Network | None:
+    """Return the smallest network that holds all parts; None if it can be no range, as with both families."""
+    if not parts or len({one.version for one in parts}) > 1:
+        return None
+    whole = parts[0]
+    while not all(within(one, whole) for one in parts):
+        whole = whole.supernet()
+    try:
+        return parse_range(str(whole))
+    except ValueError:
+        return None
 
 
 def ends(part: Network, whole: Network) -> tuple[Address, Address]:

@@ -46,6 +46,18 @@ _ROUTES = f"""\
       {{ ip "$family" route replace "$part" via "$via" dev "$CARD" && echo "route to $part via $via"; }}
   done
 """
+# An awk program that gets the node's routes, with table=0, and then the table, with table=1. Its exit code is 1 if a
+# route that `OTHERS` prints is missing. One `ip` for each route would take longer than a probe has, with many nodes.
+ROUTED = """\
+!table { have[$1 " " $3] = 1; next }
+FNR > 1 && $1 "" != node && NF > 2 && !(($2 " " $3) in have) { missing = 1 }
+END { exit missing }
+"""
+_HAS_FILE = f'{_FILLED} | cmp -s - "$TARGET"'
+_HAS_ROUTES = (
+    '{ ip -4 route list dev "$CARD"; ip -6 route list dev "$CARD"; } | '
+    f'awk -v node="$NODE_NAME" "$ROUTED" table=0 - table=1 "$SLICES/{NODES}"'
+)
 # The file has another extension until it is complete: Multus reads every file that ends in .conflist. It is removed
 # when the node no longer has a part of the range: the addresses may belong to another node by then.
 _SCRIPT = f"""\
@@ -88,7 +100,8 @@ def manifests(options: Options, template: str, parts: Mapping[str, Mapping[str, 
         "metadata": {"name": name, "namespace": SYSTEM},
         "data": {TEMPLATE: template, NODES: "".join(f"{' '.join(row)}\n" for row in rows)},
     }
-    return [Manifest(config_map, _MAP_NOTES), Manifest(_daemon_set(options, name), _NOTES)]
+    notes = _NOTES | ({"": f"{_NOTES['']} {_ROUTE_NOTE}"} if options.routes else {})
+    return [Manifest(config_map, _MAP_NOTES), Manifest(_daemon_set(options, name), notes)]
 
 
 _MAP_NOTES = {"": "The file of each node is the template, filled with the row of the node."}
@@ -96,11 +109,17 @@ _NOTES = {
     "": "A node without a range has no file, and its pod is not Ready. The log of the pod says so.",
     "spec.template.spec.containers[0].image": "Only its shell is used.",
 }
+_ROUTE_NOTE = "Nor is that of a node that lacks one of the routes."
 
 
 def _daemon_set(options: Options, name: str) -> dict[str, Any]:
     labels = {"tier": "node", "app": name}
-    routes = [{"name": "OTHERS", "value": OTHERS}, {"name": "CARD", "value": options.master}]
+    routes = [
+        {"name": "OTHERS", "value": OTHERS},
+        {"name": "ROUTED", "value": ROUTED},
+        {"name": "CARD", "value": options.master},
+    ]
+    probe = f"{_HAS_FILE} && {_HAS_ROUTES}" if options.routes else _HAS_FILE
     script = _SCRIPT.replace("@ROUTES@", _ROUTES if options.routes else "")
     container = {
         "name": "copy",
@@ -114,7 +133,7 @@ def _daemon_set(options: Options, name: str) -> dict[str, Any]:
             *(routes if options.routes else []),
         ],
         "readinessProbe": {
-            "exec": {"command": ["/bin/sh", "-c", f'{_FILLED} | cmp -s - "$TARGET"']},
+            "exec": {"command": ["/bin/sh", "-c", probe]},
             "periodSeconds": 10,
         },
         "resources": resources("10m", "16Mi", "100m", "64Mi"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torchnet.k8s.addons.ip_ranges import Address
 from torchnet.k8s.attachments.address_pool import range_uses
+from torchnet.k8s.attachments.address_range import AddressRange, address_ranges
 from torchnet.k8s.attachments.address_table import AddressTable, address_table
 from torchnet.k8s.attachments.cluster_state import ClusterState
 from torchnet.k8s.attachments.definition import Definition
@@ -12,16 +16,37 @@ from torchnet.k8s.client.api_client import ApiClient
 
 
 @dataclass(frozen=True)
+class Part:
+    """A range of host-local, which one node allocates from.
+
+    Attributes:
+        node: "" if each node has the same range.
+        held: How many addresses of it pods have, as far as their network-status is known.
+    """
+
+    node: str
+    range: AddressRange
+    held: int
+
+    @property
+    def free(self) -> int:
+        """How many addresses are left."""
+        return max(0, self.range.capacity - self.held)
+
+
+@dataclass(frozen=True)
 class AddressListing:
     """The addresses of an attachment.
 
     Attributes:
+        parts: The ranges of host-local; () for other IPAM plugins.
         skipped: A line for each thing that this user may not read.
     """
 
     definition: Definition
     table: AddressTable
     skipped: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 def list_addresses(client: ApiClient, namespace: str, name: str) -> AddressListing:
@@ -43,4 +68,15 @@ def list_addresses(client: ApiClient, namespace: str, name: str) -> AddressListi
         state.skipped.append(
             "pods of other namespaces are not shown: not allowed to list pods in all namespaces"
         )
-    return AddressListing(definition, address_table(definition.path, uses, pods), tuple(state.skipped))
+    table = address_table(definition.path, uses, pods)
+    return AddressListing(definition, table, tuple(state.skipped), tuple(_parts(definition, table)))
+
+
+def _parts(definition: Definition, table: AddressTable) -> Iterator[Part]:
+    configs = definition.parsed_by_node or ({"": definition.parsed} if definition.parsed is not None else {})
+    held: dict[str, set[Address]] = defaultdict(set)
+    for row in table.rows:
+        held[row.node].add(row.address)
+    for node, config in configs.items():
+        for one in address_ranges(config) if config.ipam_type == "host-local" else ():
+            yield Part(node, one, sum(address in one for address in held[node]))

@@ -63,6 +63,18 @@ class AddressRange:
     def __str__(self) -> str:
         return str(self.network)
 
+    @property
+    def bounds(self) -> str:
+        """The network, or FIRST-LAST/LENGTH if less of it is allocated."""
+        network = self.network
+        first, last = self.first - int(network.network_address), int(network.broadcast_address) - self.last
+        if first <= 1 and last <= 1:
+            return str(network)
+        low, high = (
+            network.network_address + (one - int(network.network_address)) for one in (self.first, self.last)
+        )
+        return f"{low}-{high}/{network.prefixlen}"
+
 
 Owned = tuple[int, AddressRange]
 
@@ -232,6 +244,17 @@ def host_local_parts(ipam: Body) -> Iterator[tuple[Path, Body]]:
         for index, one in enumerate(one_set if isinstance(one_set, list) else []):
             if isinstance(one, dict):
                 yield ("ranges", number, index), one
+
+
+def host_local_sets(ipam: Body) -> list[list[AddressRange]]:
+    """Return the range sets of host-local: a pod gets one address of each. What it refuses is left out."""
+    sets: dict[Path, list[AddressRange]] = {}
+    for path, one in host_local_parts(ipam):
+        try:
+            sets.setdefault(path[:-1], []).append(host_local_range(one))
+        except ValueError:
+            continue
+    return list(sets.values())
 
 
 def address_ranges(config: CniConfig) -> tuple[AddressRange, ...]:

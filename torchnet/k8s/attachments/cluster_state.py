@@ -93,7 +93,7 @@ class ClusterState:
         Args:
             is_own: Whether to note that they may not be read.
         """
-        if definition.config:
+        if definition.config or definition.not_text:
             return definition
         name = slices_name(definition.name)
         config_map = self._files_of(name)

@@ -6,6 +6,7 @@ Sources:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torchnet.text import loads
 
 Body = dict[str, Any]
 Path = tuple[str | int, ...]
+_CONSTANT = re.compile(r'"(?:\\.|[^"\\])*"|(NaN|-?Infinity)', re.DOTALL)  # and texts, which may contain one
 SIZE_LIMIT, DEPTH_LIMIT = 1 << 20, 60
 _PLUGIN_FIELDS = (
     *(
@@ -151,13 +153,24 @@ def parse(text: str) -> CniConfig:
     try:
         body = loads(text, max_size=SIZE_LIMIT, max_depth=DEPTH_LIMIT)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{error}{_place_of_constant(text, str(error))}") from None
     if not isinstance(body, dict):
         raise ConfigError("is not a JSON object")
     plugins = body.get("plugins")
     if text_of(body, "type") or not isinstance(plugins, list):
         return CniConfig(_plugin(body, ("cniVersion", "name")))
     return CniConfig(body | {"plugins": [_plugin(one) if isinstance(one, dict) else one for one in plugins]})
+
+
+def _place_of_constant(text: str, why: str) -> str:
+    """Return where a number is that JSON does not have, such as NaN: Python's parser says that of all other errors."""
+    if not why.endswith("is not allowed"):
+        return ""
+    for match in _CONSTANT.finditer(text):
+        if match.group(1):
+            before = text[: match.start()]
+            return f" at line {before.count(chr(10)) + 1}, column {match.start() - before.rfind(chr(10))}"
+    return ""
 
 
 def _plugin(body: Body, more: tuple[str, ...] = ()) -> Body:

@@ -28,6 +28,8 @@ class Definition:
         nodes_without_file: Nodes whose file has not been written, as far as it is known.
         in_file: The configuration is a file on a node.
         ipam_only: The configuration is a part of one: its ``ipam``.
+        in_spec: The configuration is the text of ``spec.config``, which counts its own lines.
+        not_text: Its ``spec.config`` is something else than text.
     """
 
     namespace: str
@@ -38,6 +40,8 @@ class Definition:
     nodes_without_file: tuple[str, ...] = ()
     in_file: bool = False
     ipam_only: bool = False
+    in_spec: bool = False
+    not_text: bool = False
 
     @property
     def is_object(self) -> bool:
@@ -53,6 +57,11 @@ class Definition:
     def path(self) -> str:
         """``NAMESPACE/NAME``; NAME alone without a namespace."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file of a node, without its folder; "" if it is none."""
+        return self.name.rpartition("/")[2] if self.in_file else ""
 
     @cached_property
     def parsed(self) -> CniConfig | None:
@@ -87,12 +96,14 @@ def read_definition(body: Object, slices: Mapping[str, Object] | None = None) ->
     assert isinstance(spec, dict)
     name, text = str(meta.get("name") or ""), spec.get("config")
     config = text if isinstance(text, str) else ""
-    table = (slices or {}).get(f"{name}{_SLICES_SUFFIX}") if not config else None
+    not_text = text is not None and not isinstance(text, str)
+    table = (slices or {}).get(f"{name}{_SLICES_SUFFIX}") if not config and not not_text else None
     namespace = str(meta.get("namespace") or "")
     annotations = meta.get("annotations")
     resource = annotations.get(RESOURCE_ANNOTATION) if isinstance(annotations, dict) else None
     files = node_files(table) if table else {}
-    return Definition(namespace, name, config, files, resource if isinstance(resource, str) else "")
+    resource = resource if isinstance(resource, str) else ""
+    return Definition(namespace, name, config, files, resource, in_spec=bool(config), not_text=not_text)
 
 
 def slices_name(name: str) -> str:

@@ -11,6 +11,28 @@ from typing import Any, Literal
 from torchnet.k8s.attachments.cni_config import Body, Path
 from torchnet.text import printable
 
+# What a right value looks like, by the name of its field: the fix where a rule has none of its own.
+_VALID = {
+    "master": '"master": the backend interface of the nodes, such as "ens5"; on a node: ip link',
+    "bridge": '"bridge": a bridge of the nodes, such as "br-backend"; on a node: ip link show type bridge',
+    "vlan": '"vlan": a number from 0 to 4094, or remove it',
+    "type": '"type": the name of a plugin, such as "ipvlan" for the first one and "tuning" for another one',
+    "name": '"name": a name of letters, digits, ., _ and -, such as "backend-network"',
+    "namespace": '"namespace": a name of lowercase letters, digits and -, such as "default", or remove it',
+    "interface": '"interface": a name of up to 15 characters, another one for each network, such as "net1"',
+    "mac": '"mac": such as "02:00:00:00:00:01", or remove it',
+    "infiniband-guid": '"infiniband-guid": such as "02:00:00:00:00:00:00:01", or remove it',
+    "ips": '"ips": ["ADDRESS/LENGTH"], such as ["fcbb:0:800:ffff::50/64"]',
+    "range": '"range": "NETWORK/LENGTH", such as "fcbb:0:800:ffff::/64"',
+    "exclude": '"exclude": a list of parts of the range, such as ["fcbb:0:800:ffff::/112"], or remove it',
+    "ipRanges": '"ipRanges": [{"range": "NETWORK/LENGTH"}]',
+    "ranges": '"ranges": [[{"subnet": "NETWORK/LENGTH"}]], such as "10.9.0.0/24"; its bounds and gateway lie in it',
+    "ipam": '"subnet": "NETWORK/LENGTH", such as "10.9.0.0/24"; its bounds and gateway lie in it',
+    "addresses": '"addresses": [{"address": "ADDRESS/LENGTH"}], such as "10.9.0.5/24"',
+    "address": '"address": "ADDRESS/LENGTH", such as "10.9.0.5/24"',
+}
+_RENDER = "torchnet manifests backend-network prints a valid configuration"
+
 Level = Literal["fault", "warning"]
 _SHOWN = 300  # characters of a value
 
@@ -58,7 +80,7 @@ class Finding:
         text: What is wrong.
         consequence: What happens because of it.
         changes: What corrects it; empty if that depends on the cluster.
-        fix: The next step, where no change corrects it or there is another way.
+        fix: The next step, where no change corrects it or there is another way. A fault has changes or this.
         blocks: Whether no pod gets a usable interface, so that a launch cannot succeed.
         where: NAMESPACE/NAME of the attachment, or the pod.
         condition: What must be so for the changes to be right; ``fix`` is the way out if it is not.
@@ -88,6 +110,7 @@ class Finding:
 
 def refused(path: Path, text: str, consequence: str, *changes: Change, fix: str = "") -> Finding:
     """A fault with which no pod gets a usable interface."""
+    fix = fix or ("" if changes else valid_form(path))
     return Finding(path, text, consequence, changes, fix, blocks=True)
 
 
@@ -95,7 +118,14 @@ def broken(
     path: Path, text: str, consequence: str, *changes: Change, fix: str = "", condition: str = ""
 ) -> Finding:
     """A fault with which pods start, but the network does not always do what it should."""
+    fix = fix or ("" if changes else valid_form(path))
     return Finding(path, text, consequence, changes, fix, condition=condition)
+
+
+def valid_form(path: Path) -> str:
+    """Return what a right value of a field looks like; for an item, of its list."""
+    names = [part for part in path if isinstance(part, str)]
+    return _VALID.get(names[-1], _RENDER) if names else _RENDER
 
 
 def warning(path: Path, text: str, consequence: str, *changes: Change, fix: str = "") -> Finding:

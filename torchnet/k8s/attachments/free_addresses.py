@@ -1,4 +1,4 @@
-"""Whether Whereabouts has free addresses for all workers of a launch, and who holds the others."""
+"""Whether there are free addresses for all workers of a launch, and who holds the others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torchnet.errors import NetworkError
 from torchnet.k8s.attachments.address_pool import Pool, RangeUse, pool_name, range_uses, slice_length
+from torchnet.k8s.attachments.address_range import host_local_sets
 from torchnet.k8s.attachments.address_table import Row, address_table
 from torchnet.k8s.attachments.allocation_time import WAY_OUT, assignment_line
 from torchnet.k8s.attachments.cluster_state import ClusterState
@@ -76,10 +77,40 @@ def check_addresses(state: ClusterState, client: ApiClient, need: Need) -> list[
         for one in need.definitions
         if one.parsed is not None and one.parsed.ipam_type == "whereabouts"
     }
+    for one in need.definitions:
+        _check_parts(one, need)
     # Nodes with parts of their own have a Lease each.
     shared = [path for path, config in own.items() if slice_length(config) is None]
     slow = assignment_line(need.workers * sum(need.rails[path] for path in shared))
     return [*_shortage_lines(state, client, need, own), *([slow] if slow else [])]
+
+
+def _check_parts(definition: Definition, need: Need) -> None:
+    """Check that host-local's parts of the range, one for each node, have enough addresses together.
+
+    Raises:
+        NetworkError: They have too few, even if no other pod has one of them.
+    """
+    configs = definition.parsed_by_node
+    if not configs or any(one.ipam_type != "host-local" for one in configs.values()):
+        return
+    capacity = sum(_capacity(one) for one in configs.values())
+    rails = need.rails[definition.path]
+    if capacity >= need.workers * rails:
+        return
+    workers = counted(need.workers, "worker") + (f" with {rails} interfaces each" if rails > 1 else "")
+    raise NetworkError(
+        f"network attachment {definition.path}: {workers}, at most {counted(capacity, 'address')} in the parts of the "
+        f"range of {counted(len(configs), 'node')}",
+        fix="larger parts, or parts for more nodes (torchnet manifests backend-network --slice NODE=CIDR ...), or "
+        "fewer workers (--nnodes)",
+    )
+
+
+def _capacity(config: CniConfig) -> int:
+    """How many pods of a node can get their addresses."""
+    sets = [sum(one.capacity for one in found) for found in host_local_sets(config.ipam)]
+    return min(sets, default=0)
 
 
 def _shortage_lines(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,16 +22,18 @@ from torchnet.k8s.attachments.finding import (
     warning,
 )
 from torchnet.k8s.attachments.ipam_rules import check_ipam
-from torchnet.k8s.attachments.node_rules import check_nodes
+from torchnet.k8s.attachments.node_rules import check_files, check_nodes
 from torchnet.k8s.attachments.plugin_rules import check_plugins
 from torchnet.k8s.attachments.request_rules import Lookup, Request, check_request, request_body
 from torchnet.k8s.attachments.shared_rules import check_shared
+from torchnet.k8s.attachments.type_rules import check_types
 from torchnet.k8s.objects.builders import SYSTEM
 from torchnet.text import listed, printable
 
 _PLACEHOLDER = re.compile(r"\{\s*(?:\.\.\.|…)\s*\}")
 _ROUNDS = 5
 _DEVICE_PLUGINS = ("sriov", "ib-sriov")
+_AS_TEXT = "config: |, and below it the configuration as JSON, indented"
 _RENDER = "torchnet manifests backend-network prints a valid one"
 
 
@@ -44,6 +46,7 @@ class Lint:
         findings: What is wrong, in the order of ``checked``.
         corrections: The corrected JSON by the name of what was checked.
         conditions: What must be so for a correction to be right, by the same name; without an entry, nothing.
+        remaining: How many faults the corrected JSON still has, by the same name; without an entry, none.
         skipped: A line for each thing that could not be checked.
     """
 
@@ -51,6 +54,7 @@ class Lint:
     findings: tuple[Finding, ...] = ()
     corrections: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
+    remaining: dict[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
 
     @property
@@ -68,6 +72,9 @@ def check_definition(
         nodes: How many nodes the cluster has; None if unknown.
         node_names: Their names; None if unknown.
     """
+    if definition.not_text:
+        text, consequence = "not text", "the API server refuses the object"
+        return [refused(("spec", "config"), text, consequence, fix=_AS_TEXT)]
     if not definition.config:
         return [*_node_findings(definition, nodes), *_check_files(definition, node_names)]
     found = _own_findings(definition, nodes)
@@ -91,7 +98,8 @@ def _own_findings(definition: Definition, nodes: int | None) -> list[Finding]:
     except ConfigError as error:
         return _malformed(definition, str(error), nodes)
     if definition.ipam_only:
-        return [one for one in check_ipam(config, nodes=nodes) if one.path[:1] == ("ipam",)]
+        both = (*check_ipam(config, nodes=nodes), *check_types(config))
+        return [one for one in both if one.path[:1] == ("ipam",)]
     found = _config_findings(config, nodes, per_node=definition.in_file, in_file=definition.in_file)
     if definition.is_single and config.is_list:
         text = "a list of plugins in a file whose name does not end in .conflist"
@@ -119,9 +127,10 @@ def _device(definition: Definition, config: CniConfig) -> Iterator[Finding]:
 
 def _malformed(definition: Definition, why: str, nodes: int | None) -> list[Finding]:
     """A configuration that is no JSON; if only placeholders make it so, the rest is checked."""
+    place = " of spec.config" if definition.in_spec and " at line " in why else ""
     finding = refused(
         (),
-        f"the configuration {why}",
+        f"the configuration {why}{place}",
         "Multus cannot read it, and the pod stays in ContainerCreating",
         fix=_RENDER,
     )
@@ -154,7 +163,8 @@ def _node_findings(definition: Definition, nodes: int | None) -> list[Finding]:
             break
         # Corrections apply to one object; here it is a template on the cluster.
         found = [
-            replace(one, changes=()) for one in _config_findings(config, nodes, per_node=True, in_file=True)
+            replace(one, changes=(), fix=one.fix or "; ".join(map(str, one.changes)))
+            for one in _config_findings(config, nodes, per_node=True, in_file=True)
         ]
         name = text_of(config.body, "name")
         if name and name != definition.name:
@@ -197,7 +207,9 @@ def _check_files(definition: Definition, nodes: Sequence[str] | None) -> list[Fi
 def _config_findings(config: CniConfig, nodes: int | None, *, per_node: bool, in_file: bool) -> list[Finding]:
     found = list(check_plugins(config, in_file=in_file))
     has_plugin = not any(one.path in ((), ("plugins",)) and one.blocks for one in found)
-    return [*found, *(check_ipam(config, per_node=per_node, nodes=nodes) if has_plugin else ())]
+    if not has_plugin:
+        return found
+    return [*found, *check_types(config), *check_ipam(config, per_node=per_node, nodes=nodes)]
 
 
 def lint(
@@ -222,34 +234,61 @@ def lint(
     reported = [one for one in definitions if concerns is None or one.path in concerns]
     others = [one for one in definitions if concerns is not None and one.path not in concerns]
     count = None if nodes is None else len(nodes)
-    # By identity: a file may have two of a name.
-    own = {id(one): check_definition(one, count, nodes) for one in reported}
-    for definition, finding in check_shared(reported, others):
-        own[id(definition)].append(finding)
+    own = _findings_of(reported, others, nodes)
     findings: list[Finding] = []
     corrections: dict[str, Any] = {}
     conditions: dict[str, str] = {}
-    for one in reported:
-        named = [replace(finding, where=one.path) for finding in own[id(one)]]
+    corrected: list[Definition] = []
+    for one, found in zip(reported, own, strict=True):
+        named = [replace(finding, where=one.path) for finding in found]
         findings += named
         body, condition = _corrected_config(one, named, count)
         if body is not None:
             corrections[one.path] = body
         if condition:
             conditions[one.path] = condition
-    lookup = _lookup(definitions, is_complete)
+        corrected.append(one if body is None else replace(one, config=json.dumps(body)))
+    # What is left if all corrections are applied.
+    left = (
+        {
+            one.path: _faults(found)
+            for one, found in zip(corrected, _findings_of(corrected, others, nodes), strict=True)
+        }
+        if corrections
+        else {}
+    )
+    lookup, lookup_corrected = (_lookup([*others, *found], is_complete) for found in (reported, corrected))
     for request in requests:
         named = [replace(one, where=request.where) for one in check_request(request, lookup)]
         findings += named
         if (body := _corrected_request(request, lookup)) is not None:
             corrections[request.where] = body
+            asked = replace(request, text=json.dumps(body))
+            left[request.where] = _faults(check_request(asked, lookup_corrected))
     checked = (*(one.path for one in reported), *(one.where for one in requests))
     unknown = [
         f"{one.path} has no spec: Multus reads a file on each node, which only the nodes have"
         for one in reported
-        if not one.config and not one.node_configs
+        if not one.config and not one.node_configs and not one.not_text
     ]
-    return Lint(checked, tuple(findings), corrections, conditions, (*skipped, *unknown))
+    remaining = {name: left[name] for name in corrections if left[name]}
+    return Lint(checked, tuple(findings), corrections, conditions, remaining, (*skipped, *unknown))
+
+
+def _findings_of(
+    definitions: Sequence[Definition], others: Sequence[Definition], nodes: Sequence[str] | None
+) -> list[list[Finding]]:
+    """Return what is wrong with each attachment, by itself and beside the others."""
+    count = None if nodes is None else len(nodes)
+    # By identity: a file may have two of a name.
+    found = {id(one): check_definition(one, count, nodes) for one in definitions}
+    for definition, finding in (*check_shared(definitions, others), *check_files(definitions)):
+        found[id(definition)].append(finding)
+    return [found[id(one)] for one in definitions]
+
+
+def _faults(findings: Iterable[Finding]) -> int:
+    return sum(one.level == "fault" for one in findings)
 
 
 def _lookup(definitions: Sequence[Definition], is_complete: Callable[[str], bool]) -> Lookup:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from torchnet.k8s.addons.ip_ranges import Network, within
 from torchnet.k8s.attachments.address_range import AddressRange, address_ranges, interface
 from torchnet.k8s.attachments.cni_config import CniConfig
+from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.attachments.finding import Finding, broken
 from torchnet.k8s.attachments.plugin_rules import ROUTED
 from torchnet.text import printable
@@ -17,6 +19,20 @@ def check_nodes(configs: Mapping[str, CniConfig]) -> Iterator[Finding]:
     """Yield what is wrong between the configurations of an attachment, by node."""
     yield from _overlaps(configs)
     yield from _routes(configs)
+
+
+def check_files(definitions: Sequence[Definition]) -> Iterator[tuple[Definition, Finding]]:
+    """Yield what is wrong between files of one name, which are those of several nodes, each with the last of them."""
+    by_name: dict[str, dict[str, Definition]] = defaultdict(dict)
+    for one in definitions:
+        if one.file_name:
+            by_name[one.file_name][one.name] = one
+    for files in by_name.values():
+        # Whereabouts allocates for all nodes.
+        parsed = [(path, one.parsed) for path, one in files.items()]
+        configs = {path: one for path, one in parsed if one is not None and one.ipam_type == "host-local"}
+        for finding in check_nodes(configs):
+            yield files[next(reversed(configs))], finding
 
 
 def _overlaps(configs: Mapping[str, CniConfig]) -> Iterator[Finding]:

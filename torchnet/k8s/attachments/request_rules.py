@@ -36,6 +36,7 @@ _GUID = re.compile(
 )
 _OWN_INTERFACES = ("eth0", "lo")  # of each pod
 _STAYS = "and the pod stays in ContainerCreating"
+_FORM = '[{"name": "backend-network", "interface": "net1"}]'
 _IPV6_LENGTH = 64  # of a subnet, RFC 4291 section 2.5.1
 
 
@@ -82,12 +83,12 @@ def check_request(request: Request, lookup: Lookup) -> Iterator[Finding]:
         body = request_body(request.text)
     except ValueError as error:
         text = f"{NETWORKS_ANNOTATION} {error}"
-        yield refused((), text, f"Multus refuses it, {_STAYS}")
+        yield refused((), text, f"Multus refuses it, {_STAYS}", fix=_FORM)
         return
     if not isinstance(body, list) or not all(isinstance(one, dict) for one in body):
         text = f"{NETWORKS_ANNOTATION} is not a list of objects"
         change = [Set((), [body])] if isinstance(body, dict) else []
-        yield refused((), text, f"Multus refuses it, {_STAYS}", *change)
+        yield refused((), text, f"Multus refuses it, {_STAYS}", *change, fix="" if change else _FORM)
         return
     names = [text_of(one, "interface") for one in body]
     repeated = {name for name, count in Counter(names).items() if name and count > 1}

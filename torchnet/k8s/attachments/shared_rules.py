@@ -31,7 +31,8 @@ def check_shared(
         if second is None or definition.ipam_only:
             continue
         for one, config in before:
-            if config is not None:
+            # Files of one name are those of several nodes, which share nothing.
+            if config is not None and not (one.file_name and one.file_name == definition.file_name):
                 for finding in (*_master(one, config, second), *_ranges(one, config, definition, second)):
                     yield definition, finding
         before.append((definition, second))

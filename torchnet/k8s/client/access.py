@@ -25,6 +25,10 @@ NOTICE_SECONDS = 3.0  # without a response before it is reported
 _NOTICE_INTERVAL_SECONDS = 60.0  # between two reports
 
 
+class NoKubeconfigError(ClusterError):
+    """No kubeconfig was found, and this is no pod."""
+
+
 class ResponseMonitor:
     """Detects that one server does not respond, over all calls of a command.
 
@@ -238,7 +242,7 @@ def _load_client(kubeconfig: str | None, context: str | None) -> tuple[Any, str,
     if files:
         name, namespace = _from_files(configuration, os.pathsep.join(files), context)
     elif kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ:
-        raise ClusterError(
+        raise NoKubeconfigError(
             f"no kubeconfig: no such file: {printable(paths)}",
             fix="set --kubeconfig or KUBECONFIG; without --on kubernetes, torchnet runs on this machine",
         )

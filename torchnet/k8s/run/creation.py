@@ -293,7 +293,12 @@ def _check_attachments(
     return lines, known
 
 
-def missing_attachment_error(client: ApiClient, namespace: str, name: str) -> NetworkError:
+def missing_attachment_error(
+    client: ApiClient,
+    namespace: str,
+    name: str,
+    fix: str = "--network NAMESPACE/NAME, or torchnet manifests backend-network | kubectl apply -f -",
+) -> NetworkError:
     """The error for a missing network attachment; it lists those that exist in the namespace."""
     try:
         listed = client.call("GET", NAD.path(namespace), NAD.call("list", namespace), patience=5.0)
@@ -310,5 +315,5 @@ def missing_attachment_error(client: ApiClient, namespace: str, name: str) -> Ne
     existing = f"; available: {', '.join(printable(one) for one in names[:10])}" if names else ""
     return NetworkError(
         f"network attachment {name} not found in namespace {namespace}{existing}",
-        fix="--network NAMESPACE/NAME, or torchnet manifests backend-network | kubectl apply -f -",
+        fix=fix,
     )

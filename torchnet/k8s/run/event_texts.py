@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +26,8 @@ _TELLING = (
     PULLING,
     *NEW_NODE,
 )
+# ipvlan and macvlan (plugins 1.9.1): the node has no interface of this name. The kubelet quotes the text.
+_NO_MASTER = re.compile(r'failed to lookup master \\*"([^"\\]{1,127})\\*": Link not found')
 
 
 class EventTexts:
@@ -44,8 +47,8 @@ class EventTexts:
         at = seconds(stamp)
         if not name or at < self._newest.get((name, uid), (at, ""))[0]:
             return False
-        text = f"{event['reason']}: {' '.join(str(event.get('message') or '').split())}"
-        self._newest[name, uid] = at, _stable(text)
+        message = " ".join(str(event.get("message") or "").split())
+        self._newest[name, uid] = at, _stable(f"{event['reason']}: {_explanation(event, message)}{message}")
         return True
 
     def latest(self, uids: Mapping[str, str], *, since: float = 0.0) -> dict[str, str]:
@@ -79,6 +82,18 @@ def latest_event_texts(
     for event in events:
         texts.add(event)
     return texts.latest(uids or {}, since=since)
+
+
+def _explanation(event: Mapping[str, Any], message: str) -> str:
+    """Return what a message means and what to do, for the front of it: the kubelet's are long; "" if it is plain."""
+    missing = _NO_MASTER.search(message)
+    if missing is None:
+        return ""
+    node = (event.get("source") or {}).get("host") or event.get("reportingInstance") or "its node"
+    return (
+        f"{node} has no interface {missing[1]}, the attachment's master; fix: --node-selector for nodes that have it, "
+        "or torchnet manifests backend-network --master NAME; "
+    )
 
 
 def _stable(text: str) -> str:

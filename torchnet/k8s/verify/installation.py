@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from torchnet.errors import NetworkError
+from torchnet.k8s.addons.node_ranges import FOLDER
 from torchnet.k8s.attachments.cluster_state import CONFIG_MAP, ClusterState
 from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.attachments.lint import check_definition
@@ -218,17 +219,18 @@ def check_configuration(
 ) -> list[Check]:
     """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure.
 
-    A fault with which pods start is unknown: the test pods decide.
+    A fault with which pods start is unknown, and so are the files of nodes that are not read: the test pods decide.
 
     Args:
         count: How many nodes the cluster has; None if unknown.
         usable: The nodes that can run the test pods; None if unknown.
     """
-    if not definition.config and not definition.node_configs:
+    if not definition.config and not definition.node_configs and not definition.not_text:
         evidence = (
             "no inline configuration: Multus reads a file on each node, which only the test pods can check"
         )
-        return [Check(title, True, evidence)]
+        fix = f'on each node: a file in {FOLDER} with "name": "{printable(definition.name, 80)}"'
+        return [unknown(title, evidence, fix)]
     findings = check_definition(definition, count, usable)
     # A node without a file, which is a warning about the whole, is no fault of the attachment: but no pod starts there.
     faults = [one for one in findings if one.level == "fault" or not one.path]

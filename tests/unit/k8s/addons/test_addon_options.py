@@ -176,7 +176,7 @@ def test_an_image_by_version_is_taken_as_it_is(capsys: CAPTURE, text: str) -> No
         ("--ipam static --log-file /var/log/x", "requires --ipam whereabouts"),
         ("--exclude fcbb:0:800:fff0::/80", "is not within the range"),
         ("--exclude fcbb:0:800:ffff::/64", "--exclude"),
-        ("--slice a=fcbb:0:800:1::/80", "is not within the range"),
+        ("--range fcbb:0:800:ffff::/64 --slice a=fcbb:0:800:1::/80", "is not within the range"),
         ("--range 10.0.0.0/8 --slice a=fcbb::/80", "is not within the range"),
         ("--slice a=fcbb:0:800:ffff:1::/80 --slice b=fcbb:0:800:ffff:1::/96", "overlap"),
         ("--slice a=fcbb:0:800:ffff:1::/80 --slice a=fcbb:0:800:ffff:2::/80", "duplicate node a"),

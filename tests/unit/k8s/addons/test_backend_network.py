@@ -85,6 +85,42 @@ def test_in_l2_all_pods_are_on_one_link_and_in_l3_a_route_leads_to_the_others() 
     assert subnets == [part.partition("=")[2] for part in SLICES]
 
 
+APART = ["node1=fcbb:0:800:1::/64", "node2=fcbb:0:800:2::/64"]
+
+
+@pytest.mark.parametrize(
+    ("slices", "whole"),
+    [
+        (APART, "fcbb:0:800::/62"),
+        ([*APART, "node3=fcbb:0:800:9::/64"], "fcbb:0:800::/60"),
+        (APART[:1], "fcbb:0:800:1::/64"),
+        (["a=10.0.0.0/24", "b=10.0.3.0/24"], "10.0.0.0/22"),
+        (SLICES, "fcbb:0:800:ffff::/64"),  # within the default
+    ],
+)
+def test_without_a_range_it_is_the_smallest_that_holds_all_parts(slices: list[str], whole: str) -> None:
+    options = parse(BACKEND, {"mode": "l3", "slices": slices})
+    assert str(options.range) == whole
+    (found,) = {
+        json.dumps(one["plugins"][0]["ipam"]["routes"])
+        for one in configurations(objects(BACKEND, {"mode": "l3", "slices": slices}))
+    }
+    assert json.loads(found) == [{"dst": whole}]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"range": "fd00::/64", "slices": APART}, "valid: --range fcbb:0:800::/62"),
+        ({"slices": ["a=10.0.0.0/24", "b=fcbb:0:800:2::/64"]}, "is not within the range"),
+        ({"slices": ["a=10.0.0.0/24", "b=192.168.0.0/24"]}, "is not within the range"),  # 0.0.0.0/0
+    ],
+)
+def test_a_range_that_does_not_hold_all_parts_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse(BACKEND, {"mode": "l3"} | given)
+
+
 GATEWAYS = [f"{one},via=fcbb::{number}" for number, one in enumerate(SLICES, 11)]
 
 
@@ -110,6 +146,10 @@ def test_with_gateways_the_daemon_set_adds_the_routes_that_the_head_shows() -> N
     ("given", "said"),
     [
         ({"slices": GATEWAYS}, "via= is for --mode l3"),
+        (
+            {"mode": "l3", "slices": [f"{one},via=fcbb::11" for one in SLICES]},
+            "via=fcbb::11 is given for node1, node2.example; valid: each node's own address",
+        ),
         ({"mode": "l3", "slices": [GATEWAYS[0], SLICES[1]]}, "no via= for node2"),
         ({"mode": "l3", "slices": [f"{SLICES[0]},via=10.0.0.1", GATEWAYS[1]]}, "different address families"),
         (

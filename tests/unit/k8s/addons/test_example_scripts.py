@@ -221,3 +221,40 @@ def test_a_nodes_file_is_brought_whole_kept_up_to_date_and_removed(tmp_path: Pat
             with suppress(ProcessLookupError):
                 os.killpg(copier.pid, signal.SIGKILL)
     assert list(target.parent.iterdir()) == []
+
+
+# What `ip route list dev ens5` of busybox and of iproute2 print.
+BUSYBOX_ROUTE = "fcbb:0:800:ffff:2::/80 via fcbb::12 dev ens5  metric 1024 "
+ROUTE = "fcbb:0:800:ffff:3::/80 via fcbb::13 proto static metric 1024 pref medium"
+
+
+@pytest.mark.parametrize(
+    ("routes", "is_ready"),
+    [
+        ([], False),
+        ([BUSYBOX_ROUTE], False),
+        ([BUSYBOX_ROUTE, ROUTE.replace("via fcbb::13", "via fcbb::12")], False),
+        (["fcbb::/64 proto kernel metric 256", BUSYBOX_ROUTE, ROUTE], True),
+    ],
+)
+def test_a_pod_is_ready_once_its_node_has_the_routes(
+    tmp_path: Path, programs: str, routes: list[str], is_ready: bool
+) -> None:
+    slices = [
+        f"{name}=fcbb:0:800:ffff:{n}::/80,via=fcbb::1{n}" for n, name in enumerate(("1e3", "1000", "b"), 1)
+    ]
+    (_, files, daemon), _ = render(BACKEND, parse(BACKEND, {"mode": "l3", "slices": slices}))
+    (container,) = daemon.body["spec"]["template"]["spec"]["containers"]
+    *_, probe = container["readinessProbe"]["exec"]["command"]
+    folder, target, listing = tmp_path / "slices", tmp_path / "file", tmp_path / "routes"
+    bring(folder, dict(files.body))
+    target.write_text(file_of(dict(files.body), "1e3"))
+    listing.write_text("".join(f"{line}\n" for line in routes))
+    shell = shutil.which("sh", path=programs)
+    # Not a program: busybox would take its own.
+    ip = f'ip() {{ [ "$*" != "-6 route list dev ens5" ] || while read -r line; do echo "$line"; done <{listing}; }}'
+    env = {one["name"]: one.get("value", "1e3") for one in container["env"]}
+    env |= {"PATH": programs, "SLICES": str(folder), "TARGET": str(target)}
+    assert shell
+    done = subprocess.run([shell, "-c", f"{ip}\n{probe}"], env=env, check=False)
+    assert (done.returncode == 0) is is_ready

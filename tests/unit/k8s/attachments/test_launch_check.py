@@ -10,7 +10,7 @@ import pytest
 from tests.unit import api_answers
 from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.attachments import Body, config, plugin
-from tests.unit.attachments_stored import NAD, attach, pool, put, running
+from tests.unit.attachments_stored import NAD, attach, pool, put, running, sliced
 from torchnet.constants import NETWORKS_ANNOTATION, QUEUE_LABEL, STATUS_ANNOTATION
 from torchnet.errors import NetworkError
 from torchnet.k8s.attachments import free_addresses
@@ -426,3 +426,19 @@ def test_a_cluster_without_whereabouts_has_no_pools(store: Store, client: ApiCli
         ("GET", "/ippools", refusal(404, "NotFound", "the server could not find the requested resource"))
     ]
     assert checked(client) == []
+
+
+# -- parts of the range, one for each node -------------------------------------------------------------------------
+
+
+def test_parts_that_are_too_small_together_are_named(store: Store, client: ApiClient) -> None:
+    """In a mode that routes, a part of 16 addresses has 13: host-local gives nobody the gateway's."""
+    sliced(store, "node1=10.9.0.0/28", "node2=10.9.0.16/28", mode="l3")
+    assert checked(client, 26) == []
+    with pytest.raises(
+        NetworkError, match="27 workers, at most 26 addresses in the parts of the range of 2 nodes"
+    ):
+        checked(client, 27)
+    rails = [*RAILS, NetworkAttachment("ml", "net", "net2")]
+    with pytest.raises(NetworkError, match="14 workers with 2 interfaces each, at most 26"):
+        checked(client, 14, rails=rails)

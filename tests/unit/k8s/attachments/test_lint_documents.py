@@ -74,6 +74,37 @@ def test_the_pods_of_workloads_are_found() -> None:
     assert found.checked == ("Job j", "CronJob c")
 
 
+def test_a_line_of_the_configuration_is_named_as_one() -> None:
+    text = '{\n  "type": "ipvlan"\n  "master": "ens5"\n}'
+    (fault,) = read(yaml.safe_dump(NAD | {"metadata": {"name": "a"}, "spec": {"config": text}})).faults
+    assert fault.text.endswith("at line 3, column 3 of spec.config")
+    assert read(text).faults[0].text.endswith("at line 3, column 3")
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_does_not_have_has_a_position(constant: str) -> None:
+    text = f'{{"name": "NaN \\" Infinity",\n  "mtu": {constant}, "x": NaN}}'
+    (fault,) = read(text).faults
+    assert fault.text == f"the configuration is not JSON: {constant} is not allowed at line 2, column 10"
+
+
+@pytest.mark.parametrize("value", [5, {"type": "ipvlan"}, ["{}"], True, 0, {}])
+def test_a_configuration_that_is_not_text_is_a_fault(value: object) -> None:
+    for body in (NAD | {"metadata": {"name": "a"}, "spec": {"config": value}}, {"spec": {"config": value}}):
+        found = read(yaml.safe_dump(body))
+        (fault,) = found.faults
+        assert (fault.field, fault.text, fault.blocks) == ("spec.config", "not text", True)
+        assert "config: |" in fault.fix
+        assert not found.skipped
+
+
+@pytest.mark.parametrize("spec", [{}, {"config": ""}, {"config": None}])
+def test_an_attachment_without_a_configuration_is_no_fault(spec: object) -> None:
+    found = read(yaml.safe_dump(NAD | {"metadata": {"name": "a"}, "spec": spec}))
+    assert not found.faults
+    assert len(found.skipped) == 1
+
+
 def test_leading_blank_lines_count() -> None:
     assert "line 5, column 1" in read('\n\n{\n  "type": "ipvlan",\n}').faults[0].text
 

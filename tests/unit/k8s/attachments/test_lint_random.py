@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.attachments import HOST_LOCAL, TUNING, Body, config, plugin, single
 from torchnet.cli.network_output import lint_document, lint_text
 from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.attachments.lint import lint
@@ -16,7 +19,7 @@ from torchnet.k8s.attachments.lint_documents import read_documents
 from torchnet.k8s.attachments.request_rules import Request
 from torchnet.yaml_io import YamlError
 
-# 10,000 examples took 100 s; the same tests run in CI with few.
+# 10,000 examples took 100 s: these tests run in CI with few, and beside them a plain generator with 10,000.
 EXAMPLES = int(os.environ.get("TESTS_OF_TORCHNET_EXAMPLES", "60"))
 
 ADDRESSES = (
@@ -171,6 +174,7 @@ def test_the_rules_never_fail(found: list[str], asked: list[str], nodes: tuple[s
         assert one.text
         assert one.consequence
         assert one.level == "fault" or not one.blocks
+        assert one.level == "warning" or one.changes or one.fix
 
 
 @settings(max_examples=EXAMPLES)
@@ -201,3 +205,82 @@ def test_files_never_fail(data: bytes) -> None:
     except YamlError:
         return
     lint_text(lint(found.definitions, found.requests))
+
+
+# -- 10,000 of a fixed seed ----------------------------------------------------------------------------------------
+
+SEED, COUNT = 15, 10_000
+VALID = (
+    config(),
+    single(),
+    config(plugin("macvlan", ipam=HOST_LOCAL, mtu=9000)),
+    config(plugin("bridge", ipam={"type": "static"}, capabilities={"ips": True}, vlan=7)),
+    config(plugin(mode="l3", ipam=HOST_LOCAL | {"routes": [{"dst": "10.0.0.0/8", "gw": "10.9.0.1"}]})),
+    config(
+        plugin(
+            ipam={
+                "type": "whereabouts",
+                "range": "10.9.0.0/24",
+                "exclude": ["10.9.0.1/32"],
+                "gateway": "10.9.0.1",
+            }
+        )
+    ),
+    config(plugin(), TUNING | {"mtu": 9000}, {"type": "bandwidth", "ingressRate": 0}),
+)
+PLAIN = (None, True, False, -1, 0, 7, 1 << 70, 1.5, "1.0.0", "l3", "ens5", "/80", *ADDRESSES, *ODD, *WORDS)
+
+
+def any_value(chance: random.Random, depth: int = 0) -> Any:
+    kind = chance.random() if depth < 4 else 1.0
+    if kind < 0.15:
+        return {chance.choice(KEYS): any_value(chance, depth + 1) for _ in range(chance.randrange(4))}
+    if kind < 0.3:
+        return [any_value(chance, depth + 1) for _ in range(chance.randrange(3))]
+    return chance.choice(PLAIN)
+
+
+def places(body: Any) -> Iterator[tuple[Any, Any]]:
+    """Each object or list within, with each of its keys or indices."""
+    keys: Any = list(body) if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ()
+    for key in keys:
+        yield body, key
+        yield from places(body[key])
+
+
+def random_text(chance: random.Random) -> str:
+    """A valid configuration with up to four changes; one of twenty is not even JSON."""
+    body: Body = json.loads(json.dumps(chance.choice(VALID)))
+    for _ in range(chance.randrange(5)):
+        holder, key = chance.choice(list(places(body)) or [(body, "type")])
+        if chance.random() < 0.2:
+            del holder[key]
+        elif isinstance(holder, dict) and chance.random() < 0.4:
+            holder[chance.choice(KEYS)] = any_value(chance)
+        else:
+            holder[key] = any_value(chance)
+    text = json.dumps(body)
+    return text if chance.random() < 0.95 else text[: chance.randrange(len(text))]
+
+
+def test_ten_thousand_random_attachments() -> None:
+    chance = random.Random(SEED)
+    faulty = blocked = corrected = 0
+    for number in range(COUNT):
+        text = random_text(chance)
+        asked = [Request("Pod p", "ml", json.dumps([any_value(chance)]))] if number % 4 == 0 else []
+        nodes = chance.choice((None, ("a",), ("a", "b")))
+        found = lint([Definition("ml", "net", text)], asked, nodes=nodes, is_complete=lambda _: True)
+        assert lint_text(found).replace("\n", "").isprintable(), text
+        assert json.dumps(lint_document(found)), text
+        for one in found.faults:
+            assert all((one.text, one.consequence, one.changes or one.fix)), (text, one)
+        faulty += bool(found.faults)
+        blocked += any(one.blocks for one in found.faults)
+        if "ml/net" in found.corrections:
+            corrected += 1
+            again = lint([Definition("ml", "net", json.dumps(found.corrections["ml/net"]))], nodes=nodes)
+            assert again.corrections == {}, text
+            assert len(again.faults) == found.remaining.get("ml/net", 0), text
+    # It reaches what it should: attachments of each kind.
+    assert min(COUNT - faulty, faulty - blocked, blocked, corrected) > COUNT / 50

@@ -179,3 +179,38 @@ def test_an_attachment_whose_files_are_unknown_is_named() -> None:
     assert found.skipped == (
         "ml/net has no spec: Multus reads a file on each node, which only the nodes have",
     )
+
+
+# -- files of several nodes ----------------------------------------------------------------------------------------
+
+
+def of_nodes(
+    *ipams: Body, names: tuple[str, ...] = ("n1/x.conflist", "n2/x.conflist"), **more: Any
+) -> list[str]:
+    """The fields of faults between files."""
+    files = [
+        Definition("", name, json.dumps(config(plugin(ipam=ipam, **more))), in_file=True)
+        for name, ipam in zip(names, ipams, strict=True)
+    ]
+    alone = [one.sentence for file in files for one in lint([file]).findings]
+    return [f"{one.where} {one.sentence}" for one in lint(files).findings if one.sentence not in alone]
+
+
+def subnet(network: str, *routes: str) -> Body:
+    return {"type": "host-local", "subnet": network, "routes": [{"dst": one} for one in routes]}
+
+
+def test_two_files_of_one_name_are_those_of_two_nodes() -> None:
+    (found,) = of_nodes(HOST_LOCAL, HOST_LOCAL)
+    assert found.startswith(
+        "n2/x.conflist ipam: the ranges of n1/x.conflist and n2/x.conflist overlap; two nodes allocate"
+    )
+    one, other = (subnet(f"10.9.{n}.0/24", "10.9.0.0/16") for n in (1, 2))
+    assert of_nodes(one, other) == []
+    (found,) = of_nodes(one, subnet("10.8.0.0/24"))
+    assert "no route on" in found
+
+
+def test_nodes_may_share_a_range_of_whereabouts_and_differ_in_nothing_else() -> None:
+    assert of_nodes(V4, V4) == []
+    assert of_nodes(HOST_LOCAL, HOST_LOCAL, names=("n1/x.conflist", "n1/y.conflist")) == []

@@ -55,6 +55,32 @@ def test_the_networks_own_words_are_shown_and_a_sandboxs_id_makes_no_new_reason(
     )
 
 
+def test_a_node_without_the_attachments_interface_is_named() -> None:
+    """The text of ipvlan and macvlan 1.9.1, as Multus passes it on, and as a kubelet may quote it."""
+    body = pod(0)
+    name = body["metadata"]["name"]
+    failed = (
+        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
+        f'"{"a" * 64}": '
+        'plugin type="multus-shim" name="multus-cni-network" failed (add): CmdAdd (shim): CNI request failed with '
+        f'status 400: \'ContainerID:"{"a" * 64}" Netns:"/var/run/netns/cni-x" IfName:"eth0" ERRORED: configuring pod '
+        '[ml/train-0] networking: [ml/train-0/u:backend-network]: error adding container to network "backend-network": '
+        "failed to lookup master {0}ens5{0}: Link not found"
+    )
+    for quote in ('"', '\\"'):
+        one = event(failed.format(quote), name=name) | {"source": {"component": "kubelet", "host": "node2"}}
+        told = latest_event_texts([one])
+        said = PendingReasons(facts(1))
+        said.lines(workers(body, nnodes=1), told, "", 0.0)
+        (line,) = said.lines(workers(body, nnodes=1), told, "", 2.0)
+        assert (
+            "FailedCreatePodSandBox: node2 has no interface ens5, the attachment's master; fix: --node-sel"
+            in line
+        )
+    other = event(failed.format('"').replace("Link not found", "timed out"), name=name)
+    assert "has no interface" not in latest_event_texts([other])[name]
+
+
 def test_the_newest_event_counts_and_others_are_no_reason() -> None:
     found = latest_event_texts(
         [

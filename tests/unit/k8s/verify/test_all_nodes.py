@@ -31,6 +31,10 @@ UNAUTHORIZED = "Failed to create pod sandbox: Multus: [ml/v/u]: error waiting fo
 store = pytest.fixture(storing)
 
 
+CONFIG: dict[str, Any] = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5"}
+CONFIG |= {"capabilities": {"ips": True}, "ipam": {"type": "static"}}
+
+
 class Kubelets:
     """All nodes: each pod runs at once, and once it has its plan, it ends with results.
 
@@ -60,7 +64,7 @@ class Kubelets:
             ("GET", r"/nodes\?", (200, {}, {"items": nodes})),
             ("GET", "/daemonsets", (200, {}, {"items": [multus]})),
             ("GET", r"/pods\?labelSelector=app", (200, {}, {"items": self.daemons})),
-            ("GET", "/network-attachment-definitions/", (200, {}, {"spec": {}})),
+            ("GET", "/network-attachment-definitions/", (200, {}, {"spec": {"config": json.dumps(CONFIG)}})),
         ]
         self._thread = threading.Thread(target=self._work, daemon=True)
 
