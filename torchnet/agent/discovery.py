@@ -173,6 +173,11 @@ def _present(spec: AgentSpec) -> dict[str, Interface]:
         raise NetworkError(text) from None
 
 
+def own_uid(spec: AgentSpec) -> str:
+    """Return the pod's UID, or an ID of this process."""
+    return spec.uid or f"{spec.name}/{os.getpid()}/{socket.gethostname()}"
+
+
 def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
     """Return what the peers must know: this worker's rails, and other addresses that bytes could go to.
 
@@ -193,7 +198,7 @@ def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
     return PeerRow(
         node_rank=spec.node_rank,
         name=spec.name,
-        uid=spec.uid or f"{spec.name}/{os.getpid()}/{socket.gethostname()}",
+        uid=own_uid(spec),
         rails=tuple(PeerRail(rail.interface, rail.address, rail.mtu) for rail in rails),
         eth0=others[:_OTHER_ADDRESSES],
     )

@@ -66,7 +66,8 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     text = f"host:{','.join(backend.interfaces)}" if backend.interfaces else address_source(options)
     kind = parse_source(text).kind
     by_pod = bool(options.rank0_names) or (kind == "host" and bool(options.rank0_labels))
-    if kind != "multus-status" and not rank0 and spec.node_rank and not by_pod:
+    joins = spec.phase != "prepare"
+    if kind != "multus-status" and not rank0 and spec.node_rank and not by_pod and joins:
         raise UsageError("rank 0's address is not set", fix="--rank0 ADDRESS")
     if kind == "host":
         return HostInterfaces(text, rank0, backend.networks)
@@ -76,7 +77,7 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
         return _by_status_dir(options, spec)
     if not options.status_file:
         return _by_api(spec, options.rank0_labels)
-    other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)
+    other = options.rank0_status_file or (options.status_file if not (spec.node_rank and joins) else None)
     if other is None:
         raise UsageError(
             "--status-file requires --rank0-status-file on ranks other than 0", fix="--rank0-status-file FILE"
@@ -173,12 +174,20 @@ def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
     return PodSource(api, own, spec.attachments, family=spec.family)
 
 
-def prepared_source(options: argparse.Namespace, spec: AgentSpec, state: Handover) -> AddressSource:
+def prepared_source(
+    options: argparse.Namespace, spec: AgentSpec, state: Handover, frontend: Endpoint | None
+) -> AddressSource:
+    """Return the training container's address source.
+
+    Raises:
+        TorchnetError: the flags or the environment are unusable.
+    """
+    rank0 = source_of(options, spec) if frontend is None and spec.node_rank else None
     if not options.status_dir:
-        return HandoverSource(state)
+        return HandoverSource(state, rank0)
     from torchnet.agent.status_dir import PreparedStatus
 
-    return PreparedStatus(state, options.status_dir, spec.attachments, spec.family)
+    return PreparedStatus(state, rank0, options.status_dir, spec.attachments, spec.family)
 
 
 def read(path: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.constants import NETWORKS_FILE, STATUS_FILE
 from torchnet.errors import NetworkError, NotYetError, UsageError
-from torchnet.network.address_sources import MultusStatus
+from torchnet.network.address_sources import AddressSource, MultusStatus
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Family
 from torchnet.network.network_status import MAX_SIZE, StatusEntry, missing_status
@@ -63,9 +63,14 @@ class PreparedStatus(HandoverSource):
     """The training container's address source: the annotation if it is there by now, else the preparation's result."""
 
     def __init__(
-        self, state: Handover, folder: str, attachments: tuple[NetworkAttachment, ...], family: Family
+        self,
+        state: Handover,
+        source: AddressSource | None,
+        folder: str,
+        attachments: tuple[NetworkAttachment, ...],
+        family: Family,
     ) -> None:
-        super().__init__(state)
+        super().__init__(state, source)
         self._folder, self._wanted, self._family = folder, attachments, family
 
     def attachments(self) -> tuple[StatusEntry, ...]:
