@@ -351,7 +351,7 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
             "entry": options.entry or values["entry"],
             "name": name,
             "attachments": tuple(options.attachments),
-            "token": _token(options.nnodes) if joins else "",
+            "token": _token(options.nnodes) if joins and options.phase != "prepare" else "",
             "python": sys.executable,
             "uid": os.environ.get("POD_UID", ""),
             "replaced": _replaced(options.replaced),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.agents import table
 from torchnet.agent.handover import Handover
 from torchnet.agent.status_dir import STATUS_SECONDS, PreparedStatus, StatusDirSource
 from torchnet.errors import NetworkError, NotYetError, StatusError, UsageError
@@ -82,8 +81,8 @@ def test_an_annotation_that_is_malformed_is_an_error_at_once(tmp_path: Path) -> 
 
 def prepared(folder: Path) -> PreparedStatus:
     entry = StatusEntry("ml/net", "net1", ("fd00::2",), origin="the preparation")
-    state = Handover("run", 0, 2, "u", "", (entry,), ("fd00::1",), table(), "10.0.0.1")
-    return PreparedStatus(state, str(folder), WANTED, "auto")
+    state = Handover("run", 0, 2, "u", "", (entry,))
+    return PreparedStatus(state, None, str(folder), WANTED, "auto")
 
 
 def test_the_training_container_compares_what_has_come_by_then(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_the_training_container_compares_what_has_come_by_then(tmp_path: Path) -
     assert [entry.origin for entry in source.attachments()] == ["the preparation"]
     (tmp_path / "network-status").write_text(TOLD)
     assert [(entry.origin, entry.ips) for entry in source.attachments()] == [("network-status", ("fd00::2",))]
-    assert source.rank0() == ("fd00::1",)
+    assert source.rank0() == ()  # it is found by its pod
     other = render((StatusEntry("ml/other", "net1", ("fd00::2",)),))
     (tmp_path / "network-status").write_text(other)
     with pytest.raises(NetworkError, match="no entry for ml/net@net1"):

@@ -85,6 +85,7 @@ class RunOutcome:
     commands: tuple[str, ...] = ("attach", "logs", "status", "down")
 
 
+_ALIVE = ("preparing", "prepared", "joining", "running")  # stages
 _TICK_SECONDS = 0.1
 _READING_TICK_SECONDS = 0.02
 _SECONDS_PER_WORKER, _LONGEST_PAUSE_SECONDS = 5e-4, 1.0  # between two looks at all workers
@@ -408,7 +409,7 @@ class RunMonitor:
 
     def _alive(self) -> list[WorkerStatus]:
         """The workers whose containers run or have run. Only they leave a termination message."""
-        return [one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")]
+        return [one for one in self._workers.values() if one.stage in _ALIVE]
 
     def _has_ended(self) -> bool:
         """Whether there is no worker left to wait for."""
