@@ -306,7 +306,7 @@ class LogDispatcher:
             if event.get("repeats") or self._first(text) or text.startswith("  "):
                 self._console.event(event)
         elif kind == "phase":
-            # Both containers of a pod report the same phases; a repeated state is shown once.
+            # The pod that replaces rank 0's reports the same phases; a repeated state is shown once.
             if self._first(f"{event['node']} {event['phase']}: {event['text']}"):
                 self._console.event(event)
         elif kind == "output":

@@ -352,7 +352,11 @@ class RunMonitor:
         """SUBMITTED, STARTING: report what delays the workers, until all have started."""
         self._tell_queue(now)
         self._node_loss.look(self._workers, now)
-        self._check_workers(now, _START_FAILURE_SECONDS)
+        # All start together. A script that fails at once has ended before the kubelet says that it has started.
+        started = any(one.started for one in self._workers.values())
+        self._check_workers(
+            now, self._options.grace + PATIENCE_SECONDS if started else _START_FAILURE_SECONDS
+        )
         if self._all_started(now, passed):
             if self.phase is Phase.STARTING:
                 self._enter(Phase.RUNNING)

@@ -22,7 +22,6 @@ from torchnet.constants import (
     NODE_RANK_LABEL,
     PREPARE,
     REPLACE_CODE,
-    STOPPED_CODE,
     WORKER,
 )
 from torchnet.k8s.client.kinds import own
@@ -117,8 +116,7 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
         failing=failing,
         leaving=_leaving(meta, status),
         disrupted=disrupted or status.get("reason") == "Evicted",
-        replaced=disrupted
-        or any((one.get("terminated") or {}).get("exitCode") == REPLACE_CODE for one in (prepare, main)),
+        replaced=_is_replaced(prepare, main, disrupted=disrupted),
         patience=float(meta.get("deletionGracePeriodSeconds") or 0),
         pulls=stage == "creating"
         and not failing
@@ -141,8 +139,14 @@ def _has_started(status: dict[str, Any], main: dict[str, Any]) -> bool:
     message = read(done.get("message"))
     if message is not None and message.started is not None:
         return message.started
-    # Without a message it was killed, or told to stop before it could read its flags.
-    return done.get("exitCode") not in (REPLACE_CODE, STOPPED_CODE)
+    return done.get("exitCode") != REPLACE_CODE
+
+
+def _is_replaced(prepare: dict[str, Any], main: dict[str, Any], *, disrupted: bool) -> bool:
+    """Whether a Job ignores how the pod failed: the policy of torchnet.k8s.objects.workloads."""
+    if done := main.get("terminated"):
+        return bool(done.get("exitCode") == REPLACE_CODE)
+    return disrupted or (prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE
 
 
 def _stage(
