@@ -1,4 +1,4 @@
-"""The pod template of a worker: an init container that prepares, a container that joins and trains, and their commands."""
+"""The pod template of a worker: a container that prepares, one that joins and trains, and their commands."""
 
 from __future__ import annotations
 

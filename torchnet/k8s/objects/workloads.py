@@ -17,8 +17,8 @@ from torchnet.k8s.objects.network_annotation import fixed_addresses, networks, s
 from torchnet.k8s.objects.pod import processes
 from torchnet.network.attachment import NetworkAttachment
 
-# With this exit code an agent asks for a replacement of its pod before the start: another machine uses its address, or it
-# was told to stop. Agents have it for no other reason, whatever code a script has (torchnet.agent.replacement).
+# With this exit code an agent asks for a replacement of its pod before the start: another machine uses its address, or
+# it was told to stop. Agents have it for no other reason, whatever code a script has (torchnet.agent.replacement).
 _REPLACED = [
     {
         "action": "Ignore",
