@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Handover:
             nnodes=int(value["nnodes"]),
             uid=str(value["uid"]),
             start=str(value["start"]),
-            attachments=tuple(_from(entry, str(value["origin"])) for entry in entries),
+            attachments=tuple(replace(entry, origin=str(value["origin"])) for entry in entries),
         )
 
 
@@ -110,24 +110,12 @@ class HandoverSource:
         return self._source.rank0() if self._source is not None else ()
 
 
-class StartSignal:
-    """Tells the startup probe that the script has started, in a pod; ``folder`` is "" elsewhere."""
-
-    def __init__(self, folder: str) -> None:
-        self._path = os.path.join(folder, STARTED_FILE) if folder else ""
-        self._descriptor: int | None = None
-
-    def send(self) -> None:
-        """Become the pipe's writer, for good: the probe may come later."""
-        if self._path and self._descriptor is None:
-            # To open it for writing alone would fail before there is a reader. Without a probe, nobody made the pipe.
-            with contextlib.suppress(OSError):
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+def announce_start(folder: str) -> None:
+    """Tell the startup probe that the script has started: become the pipe's writer, as long as this process runs."""
+    if folder:
+        # To open it for writing alone would fail before there is a reader. Without a probe, there may be no pipe.
+        with contextlib.suppress(OSError):
+            os.open(os.path.join(folder, STARTED_FILE), os.O_RDWR | os.O_NONBLOCK)
 
 
 def put(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -148,9 +136,3 @@ def put(path: Path, data: bytes, mode: int = 0o644) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-
-
-def _from(entry: StatusEntry, origin: str) -> StatusEntry:
-    return StatusEntry(
-        entry.name, entry.interface, entry.ips, entry.mac, entry.mtu, entry.default, entry.gateway, origin
-    )

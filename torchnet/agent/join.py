@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from torchnet import constants
-from torchnet.agent import failures, replacement
+from torchnet.agent import failures
 from torchnet.agent.admission import join_request
 from torchnet.agent.discovery import Discovery, own_row
 from torchnet.agent.event_loop import EventLoop
@@ -183,7 +183,7 @@ class Join:
         return failures.port_unavailable(self._spec.name, port, error, host=host)
 
     def _not_discovered(self, error: TorchnetError) -> None:
-        if replacement.may_help(self._spec, error):
+        if failures.is_replaceable(self._spec, error):
             self._address_taken(failures.address_taken(self._spec.name, error.text))
         else:
             self._failed(failures.own_error(self._spec.name, error))

@@ -14,7 +14,7 @@ from pathlib import Path
 import torchnet.agent
 import torchnet.linux
 import torchnet.network
-from torchnet.agent import etc_hosts, failures, replacement
+from torchnet.agent import etc_hosts, failures
 from torchnet.agent.bytecode_cache import compile_modules
 from torchnet.agent.discovery import Discovery, own_uid
 from torchnet.agent.event_loop import EventLoop
@@ -36,7 +36,7 @@ def run(spec: AgentSpec, source: AddressSource, reporter: Callable[[EventLoop], 
     events = reporter(loop)
     preparation = Preparation(loop, spec, source, events)
     for number in handled(spec.signals):
-        loop.on_signal(number, lambda number=number: preparation.interrupt(number))  # type: ignore[misc]
+        loop.on_signal(number, lambda number=number: preparation.interrupt(interrupted(number)))  # type: ignore[misc]
     loop.later(0, preparation.begin)
     try:
         loop.run()
@@ -57,6 +57,7 @@ class Preparation:
         self._loop, self._spec, self._source, self._reporter = loop, spec, source, reporter
         self._phase_timer = PhaseTimer(reporter.send)
         self._entries: tuple[StatusEntry, ...] = ()
+        self.rank0 = source.rank0
 
     def begin(self) -> None:
         self._phase_timer.own()
@@ -76,27 +77,20 @@ class Preparation:
         self._entries = self._source.attachments()
         return self._entries
 
-    def rank0(self) -> tuple[str, ...]:
-        return self._source.rank0()
-
-    def interrupt(self, number: int) -> None:
-        """End because of a signal: before the start, another pod may replace this one."""
-        failure = interrupted(number)
-        if self._spec.replaced is None:
-            self._fail(failure)
-        else:
-            self._end_for_replacement(failure)
+    def interrupt(self, failure: Failure) -> None:
+        """End because of a signal."""
+        self._fail(failure, replaced=self._spec.replaced is not None)
 
     def _save(self, rails: tuple[Rail, ...]) -> None:
         spec, folder = self._spec, Path(self._spec.state)
         for text in {note for rail in rails for note in rail.notes}:
             self._notice("info", text)
-        attachments = pinned(self._entries, rails)
+        entries = pinned(self._entries, rails)
         try:
             etc_hosts.write_copy(folder / HOSTS_COPY)
             with suppress(FileExistsError):  # the kubelet may start an init container again
                 os.mkfifo(folder / STARTED_FILE, 0o600)
-            state = Handover(spec.run_id, spec.node_rank, spec.nnodes, own_uid(spec), spec.start, attachments)
+            state = Handover(spec.run_id, spec.node_rank, spec.nnodes, own_uid(spec), spec.start, entries)
             state.write(spec.state)
         except OSError as error:
             self._fail(failures.state_not_saved(spec.name, spec.state, error))
@@ -109,18 +103,14 @@ class Preparation:
         self._end(0)
 
     def _not_discovered(self, error: TorchnetError) -> None:
-        if replacement.may_help(self._spec, error):
-            self._end_for_replacement(failures.address_taken(self._spec.name, error.text))
+        if failures.is_replaceable(self._spec, error):
+            self._fail(failures.address_taken(self._spec.name, error.text), replaced=True)
         else:
             self._fail(failures.own_error(self._spec.name, error))
 
-    def _end_for_replacement(self, failure: Failure) -> None:
-        self._reporter.send({**failure.event(), "event": "replaced"})
-        self._end(REPLACE_CODE)
-
-    def _fail(self, failure: Failure) -> None:
-        self._reporter.send(failure.event())
-        self._end(failure.code)
+    def _fail(self, failure: Failure, *, replaced: bool = False) -> None:
+        self._reporter.send({**failure.event(), "event": "replaced"} if replaced else failure.event())
+        self._end(REPLACE_CODE if replaced else failure.code)
 
     def _end(self, code: int) -> None:
         self.code = code

@@ -14,11 +14,11 @@ import socket
 from enum import Enum
 
 from torchnet import constants
-from torchnet.agent import etc_hosts, failures, messages, name_lookup, rdma_check, receipt, replacement
+from torchnet.agent import etc_hosts, failures, messages, name_lookup, rdma_check, receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
-from torchnet.agent.handover import StartSignal
+from torchnet.agent.handover import announce_start
 from torchnet.agent.heartbeat import heartbeat_seconds, silence_seconds
 from torchnet.agent.join import Join
 from torchnet.agent.message_socket import MessageSocket
@@ -119,7 +119,6 @@ class Worker:
             notice=lambda text: self._notice("warning", text),
         )
         self._processes = self._training.processes
-        self._start_signal = StartSignal(spec.state)
 
     @property
     def state(self) -> WorkerState:
@@ -303,7 +302,7 @@ class Worker:
             self._training.start(self._table, self._join.rails, port, self._attempt)
         except OSError as error:
             self._fail(failures.command_not_executable(self._spec.name, self._spec.command[0], error))
-        self._start_signal.send()
+        announce_start(self._spec.state)
         self._phase_timer.own()
         self._phase_timer.done("spawn")
         self._phase_timer.total()
@@ -480,7 +479,7 @@ class Worker:
         self._send(messages.WorkerReceipt(summary))
 
     def _finish(self, code: int) -> None:
-        self._exit(replacement.exit_code(self._spec, code))
+        self._exit(failures.exit_code(self._spec, code))
 
     def _exit(self, code: int) -> None:
         self._state.enter(WorkerState.OVER)
@@ -491,7 +490,6 @@ class Worker:
     def close(self) -> None:
         """Release all resources."""
         self._training.close()
-        self._start_signal.close()
         if self._wrote_hosts:
             etc_hosts.remove_peers(self._spec.run_id)
         self._join.close()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from torchnet.agent import etc_hosts
-from torchnet.agent.handover import FILE, Handover, HandoverSource, StartSignal, put
+from torchnet.agent.handover import FILE, Handover, HandoverSource, announce_start, put
 from torchnet.constants import STARTED_FILE
 from torchnet.errors import UsageError
 from torchnet.network.address_sources import StaticAddresses
@@ -109,24 +109,20 @@ def test_a_copy_of_the_hosts_file_gets_the_peers(tmp_path: Path) -> None:
 def test_a_probe_waits_until_the_script_has_started(tmp_path: Path) -> None:
     path = str(tmp_path / STARTED_FILE)
     os.mkfifo(path)
-    signal = StartSignal(str(tmp_path))
     probe = subprocess.Popen([sys.executable, "-I", "-S", "-c", f"open({path!r})"])
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             probe.wait(0.3)
-        signal.send()
+        announce_start(str(tmp_path))
         assert probe.wait(20) == 0
     finally:
         probe.kill()
         probe.wait()
     # One that comes later does not wait.
     subprocess.run([sys.executable, "-I", "-S", "-c", f"open({path!r})"], timeout=20, check=True)
-    signal.close()
 
 
 def test_without_a_pipe_there_is_nobody_to_tell(tmp_path: Path) -> None:
     for folder in ("", str(tmp_path)):
-        signal = StartSignal(folder)
-        signal.send()
-        signal.close()
+        announce_start(folder)
     assert list(tmp_path.iterdir()) == []

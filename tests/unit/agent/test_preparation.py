@@ -11,6 +11,7 @@ import pytest
 from tests.unit.agents import rails, spec
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.preparation import Preparation, pinned
+from torchnet.agent.stop_signals import interrupted
 from torchnet.errors import NetworkError, NotYetError
 from torchnet.network.address_sources import StaticAddresses
 from torchnet.network.network_status import StatusEntry
@@ -46,7 +47,7 @@ def test_a_preparation_that_is_stopped_is_replaced_where_a_job_does_that(
     loop, events = EventLoop(), Events()
     one = Preparation(loop, spec(phase="prepare", state=str(tmp_path), replaced=replaced), Late(), events)
     loop.later(0, one.begin)
-    loop.later(0.1, lambda: one.interrupt(signal.SIGTERM))
+    loop.later(0.1, lambda: one.interrupt(interrupted(signal.SIGTERM)))
     loop.run()
     loop.close()
     assert one.code == code
