@@ -147,7 +147,7 @@ def test_a_renewal_that_the_kernel_refuses_is_an_error_of_the_restart(tmp_path: 
     entry = Join(
         loop, told, LoopbackSource(1), log, PhaseTimer(log.send), connected=add, failed=add, address_taken=add
     )
-    entry.begin("")
+    entry.begin()
     loop.later(0.3, lambda: entry.renew(add, add))
     loop.later(1.0, loop.stop)
     loop.run()

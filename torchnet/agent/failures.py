@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from torchnet import constants
 from torchnet.agent.events import Failure
-from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
-from torchnet.network.interface_selection import TakenError
 from torchnet.network.peer_table import PeerRow
 from torchnet.text import listed
 from torchnet.units import counted
 
 _SHOWN_PROBLEMS = 4
 _SHOWN_RANKS = 8
-_MAX_REPLACEMENTS = 3  # pods per worker: a Job waits 10, 20 and 40 s before it creates them
-_FAILED_CODE = 1
 
 
 # -- before the start ------------------------------------------------------------------------------------------------
@@ -34,17 +30,6 @@ def own_error(name: str, error: TorchnetError) -> Failure:
 
 def network(name: str, text: str, code: int = 4) -> Failure:
     return Failure("network", text, code, node=name, at=time.time())
-
-
-def is_replaceable(spec: AgentSpec, error: TorchnetError) -> bool:
-    """Return whether another machine has this pod's address, so that a Job may replace it by a pod with a free one."""
-    taken = isinstance(error, TakenError)
-    return taken and spec.replaced is not None and spec.replaced < _MAX_REPLACEMENTS
-
-
-def exit_code(spec: AgentSpec, code: int) -> int:
-    """Return the exit code of a pod after the job's ``code``, which may be any, and must not have the pod replaced."""
-    return _FAILED_CODE if spec.replaced is not None and code == constants.REPLACE_CODE else code
 
 
 def address_taken(name: str, text: str) -> Failure:

@@ -14,7 +14,7 @@ from typing import Any
 from torchnet import constants
 from torchnet.agent import failures
 from torchnet.agent.admission import join_request
-from torchnet.agent.discovery import Discovery, own_row
+from torchnet.agent.discovery import Discovery, is_replaceable, own_row
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.handshake import probe_key
@@ -183,7 +183,7 @@ class Join:
         return failures.port_unavailable(self._spec.name, port, error, host=host)
 
     def _not_discovered(self, error: TorchnetError) -> None:
-        if failures.is_replaceable(self._spec, error):
+        if is_replaceable(self._spec, error):
             self._address_taken(failures.address_taken(self._spec.name, error.text))
         else:
             self._failed(failures.own_error(self._spec.name, error))

@@ -16,7 +16,7 @@ import torchnet.linux
 import torchnet.network
 from torchnet.agent import etc_hosts, failures
 from torchnet.agent.bytecode_cache import compile_modules
-from torchnet.agent.discovery import Discovery, own_uid
+from torchnet.agent.discovery import Discovery, is_replaceable, own_uid
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.handover import HOSTS_COPY, Handover
@@ -103,7 +103,7 @@ class Preparation:
         self._end(0)
 
     def _not_discovered(self, error: TorchnetError) -> None:
-        if failures.is_replaceable(self._spec, error):
+        if is_replaceable(self._spec, error):
             self._fail(failures.address_taken(self._spec.name, error.text), replaced=True)
         else:
             self._fail(failures.own_error(self._spec.name, error))

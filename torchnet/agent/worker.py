@@ -66,6 +66,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks
 _SENT_PROBLEMS = 1000  # a message has a limit, and a user reads the first few
+_FAILED_CODE = 1  # instead of the one that asks for a replacement
 _ALONE_SECONDS = 3.0  # how long an interrupted worker waits for the coordinator to stop it
 
 
@@ -479,7 +480,9 @@ class Worker:
         self._send(messages.WorkerReceipt(summary))
 
     def _finish(self, code: int) -> None:
-        self._exit(failures.exit_code(self._spec, code))
+        # A script may end with any code, and its pod must not be replaced.
+        replaced = self._spec.replaced is not None and code == constants.REPLACE_CODE
+        self._exit(_FAILED_CODE if replaced else code)
 
     def _exit(self, code: int) -> None:
         self._state.enter(WorkerState.OVER)

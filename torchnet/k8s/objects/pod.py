@@ -267,10 +267,12 @@ def _worker(
 
 # The container counts as started (containerStatuses[].started) once its script has: the probe waits until the agent has
 # opened the named pipe. It needs no shell, and Python starts in 0.01 s without its site and user packages. To ask for a
-# file every second was rejected: each of the processes would take more time than the agent does by then. No limit may
-# end the container, because the agents have their own (--start-timeout).
+# file every second was rejected: each of the processes would take more time than the agent does by then. The delay
+# keeps the runtime, which takes longer, from slowing down a quick start. No limit may end the container, because the
+# agents have their own (--start-timeout).
 _STARTED = {
     "exec": {"command": ["python3", "-I", "-S", "-c", f"open('{STATE_DIR}/{constants.STARTED_FILE}')"]},
+    "initialDelaySeconds": 1,
     "periodSeconds": 1,
     "timeoutSeconds": 86_400,
     "failureThreshold": 86_400,

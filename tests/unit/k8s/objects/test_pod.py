@@ -178,8 +178,7 @@ def test_the_flags_in_common_reach_the_pod() -> None:
     assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
     assert env_of(spec)["A"] == "1"
     assert "A" not in env_of(spec, "prepare")
-    for name in ("worker", "prepare"):
-        assert env_of(spec, name)["TORCHNET_HOST"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert env_of(spec)["TORCHNET_HOST"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     assert spec["terminationGracePeriodSeconds"] >= 3 + 5
     assert spec["activeDeadlineSeconds"] >= 3660
 

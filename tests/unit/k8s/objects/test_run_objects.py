@@ -112,7 +112,7 @@ def test_a_dry_runs_pod_leaves_the_template_as_it_was() -> None:
 # -- the workloads
 
 
-# Before the start: a script's code of this number is not its container's (torchnet.agent.failures).
+# Before the start: a script's code of this number is not its container's (torchnet.agent.worker).
 REPLACED = [
     {"action": "Ignore", "onExitCodes": {"containerName": name, "operator": "In", "values": [75]}}
     for name in ("prepare", "worker")
