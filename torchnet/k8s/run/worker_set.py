@@ -139,7 +139,7 @@ def _has_started(status: dict[str, Any], main: dict[str, Any]) -> bool:
     message = read(done.get("message"))
     if message is not None and message.started is not None:
         return message.started
-    return done.get("exitCode") != REPLACE_CODE
+    return bool(done.get("exitCode") != REPLACE_CODE)
 
 
 def _is_replaced(prepare: dict[str, Any], main: dict[str, Any], *, disrupted: bool) -> bool:

@@ -380,11 +380,12 @@ def test_a_failure_that_the_agents_met_before_the_launchers_own_word_stays_the_j
 
 
 def test_an_agent_that_was_told_to_stop_before_it_was_up_says_nothing() -> None:
-    for states in (
+    cases: tuple[dict[str, Any], ...] = (
         {"prepare": terminated(143, None), "worker": waiting("PodInitializing")},  # a plain pod
         {"prepare": terminated(75, None), "worker": waiting("PodInitializing")},
         {"prepare": terminated(0), "worker": terminated(75, None)},
-    ):
+    )
+    for states in cases:
         found = first_failure(facts(1), workers(pod(0, phase="Failed", **states), nnodes=1))
         assert found is not None
         assert (found.kind, found.code) == ("interrupted", 143)
