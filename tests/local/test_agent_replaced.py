@@ -148,12 +148,15 @@ def test_a_worker_that_is_killed_before_the_start_is_waited_for(folder: Path) ->
         kill(first)
         return 0
 
+    def left() -> bool:
+        return any("left" in text for text in texts(folder, "uid-0-work", "phase"))
+
     def new() -> int:
-        wait(lambda: events(folder, "old-prepare", "end"))
+        wait(left)  # a Job replaces pods that have ended
         return Pod(folder, 1, 3, node=3, uid="new").both()
 
     def last() -> int:
-        wait(lambda: any("left" in text for text in texts(folder, "uid-0-work", "phase")))
+        wait(left)
         return Pod(folder, 2, 3).both()
 
     assert in_nodes([Pod(folder, 0, 3).both, old, last, new]) == [0, 0, 0, 0]
