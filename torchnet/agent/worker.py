@@ -301,9 +301,9 @@ class Worker:
         self._refused_addresses()  # those of an attempt before this one
         try:
             self._training.start(self._table, self._join.rails, port, self._attempt)
+            announce_start(self._spec.state)
         except OSError as error:
             self._fail(failures.command_not_executable(self._spec.name, self._spec.command[0], error))
-        announce_start(self._spec.state)
         self._phase_timer.own()
         self._phase_timer.done("spawn")
         self._phase_timer.total()
