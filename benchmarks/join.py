@@ -145,7 +145,7 @@ class Workers:
             self._seconds = time.monotonic() - self._began
         if self._tables % 100 == 1:
             return messages.decode_from_coordinator(data)
-        return messages.Table(0, int(str(data["round"])), False, PeerTable(()))
+        return messages.Table(0, int(str(data["round"])), PeerTable(()))
 
     def _send_heartbeats(self) -> None:
         for number, connection in enumerate(self._connections):

@@ -74,7 +74,8 @@ def bare(found: list[Json], init: Sequence[str]) -> list[Json]:
     pod = job["spec"]["template"]["spec"]
     pod["initContainers"][0]["command"] = list(init)
     pod["containers"][0]["command"] = ["python3", "-c", AGE + FIRST_LINE]
-    # Only torchnet's init container creates this file.
+    # Only torchnet's init container creates these files.
+    del pod["containers"][0]["startupProbe"]
     mounts = pod["containers"][0]["volumeMounts"]
     pod["containers"][0]["volumeMounts"] = [one for one in mounts if one["mountPath"] != "/etc/hosts"]
     return copied

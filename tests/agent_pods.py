@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.agents import Log, spec, status
-from torchnet.agent import agent
+from torchnet.agent import agent, preparation
 from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.agent.spec import AgentSpec
 from torchnet.network.address_sources import AddressSource, MultusStatus
@@ -69,11 +69,11 @@ class Pod:
 
     def _run(self, told: AgentSpec) -> int:
         source: AddressSource = MultusStatus(status(self.node), self.rank0, told.attachments)
-        state = Handover.read(told.state) if told.phase == "work" else None
-        if state is not None:
-            source = HandoverSource(state)
         log = Log(self.folder / f"{self.log(told.phase)}.events")
-        return agent.run(told, source, lambda _loop, _worker: log, state.table if state else None)
+        if told.phase == "prepare":
+            return preparation.run(told, source, lambda _loop: log)
+        source = HandoverSource(Handover.read(told.state), source)
+        return agent.run(told, source, lambda _loop, _worker: log)
 
 
 def wait_for(pid: int) -> int:

@@ -75,7 +75,7 @@ class Pods:
             if self.resolv_conf:
                 file = os.path.realpath("/etc/resolv.conf")
                 namespaces.mount(str(self.resolv_conf), file, flags=namespaces.MS_BIND)
-            if self.account and not work:
+            if self.account:
                 namespaces.mount("none", "/run", "tmpfs")
                 os.makedirs("/run/secrets/kubernetes.io")
                 os.symlink(self.account, API_DIR)
@@ -87,7 +87,9 @@ class Pods:
             "TORCHNET_TOKEN": "of this test",
             "JOB_COMPLETION_INDEX": str(rank),
             "POD_UID": f"uid-{rank}",
-            **({} if work else {"POD_NAME": f"run-{rank}-x", "POD_NAMESPACE": "ml", **self.environ}),
+            "POD_NAME": f"run-{rank}-x",
+            "POD_NAMESPACE": "ml",
+            **self.environ,
         }
         return subprocess.Popen(
             [sys.executable, "-S", str(self.archive), command, *words[:2], *flags, *self.flags, *words[2:]],

@@ -17,7 +17,6 @@ from torchnet.agent.messages import (
     Heartbeat,
     JoinRequest,
     PreflightResult,
-    StateSaved,
     Table,
     WorkerMessage,
     decode_from_coordinator,
@@ -34,7 +33,7 @@ M = TypeVar("M")
 class Other:
     """The worker's end of a connection to the coordinator; it records messages, and sends what the test wants."""
 
-    def __init__(self, job: Job, rank: int, uid: str, phase: str, verified: str) -> None:
+    def __init__(self, job: Job, rank: int, uid: str) -> None:
         ours, theirs = socket.socketpair()
         row = PeerRow(rank, f"run-{rank}", uid, (PeerRail("lo", f"127.0.0.{rank + 1}", 65536),))
         self.rank = rank
@@ -43,7 +42,7 @@ class Other:
         self.connection: MessageSocket[CoordinatorMessage] = MessageSocket(
             job.loop, theirs, decode_from_coordinator, self.received.append, self._cut
         )
-        request = JoinRequest(row, job.spec.run_id, job.spec.nnodes, phase, verified=verified)
+        request = JoinRequest(row, job.spec.run_id, job.spec.nnodes)
         job.coordinator.admit(ours, request)
 
     def _cut(self, _problem: str) -> None:
@@ -63,24 +62,18 @@ class Other:
         number = self.last(Table).round if number is None else number
         self.send(PreflightResult(number, problems, paths))
 
-    def saved(self) -> None:
-        self.send(StateSaved(self.last(Table).round))
-
 
 class Job:
     """A coordinator of three workers in ``phase``, rank 0's own among them, and a loop that a test turns."""
 
-    def __init__(self, phase: str, verified: str = "", **fields: Any) -> None:
+    def __init__(self, phase: str, **fields: Any) -> None:
         self.loop = EventLoop()
         self.spec = spec(Path("/nowhere"), 0, 3, loopback=True, phase=phase, **fields)
-        self.phase = phase
-        self.verified = verified
         self.events: list[dict[str, Any]] = []
         self.coordinator = Coordinator(self.loop, self.spec, RAILS, self.events.append, receipt.job)
 
-    def join(self, rank: int, uid: str = "", phase: str = "", verified: str | None = None) -> Other:
-        verified = self.verified if verified is None else verified
-        other = Other(self, rank, uid or f"u{rank}", phase or self.phase, verified)
+    def join(self, rank: int, uid: str = "") -> Other:
+        other = Other(self, rank, uid or f"u{rank}")
         self.turn()
         return other
 

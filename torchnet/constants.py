@@ -87,11 +87,14 @@ NETWORK_CODE, LOST_CODE = (
     4,
     70,
 )  # exit codes of all agents: the backend failed; a worker was lost (docs/exit-codes.md)
-REPLACE_CODE = 75  # exit code of prepare: another pod may succeed (EX_TEMPFAIL of sysexits.h)
+REPLACE_CODE = (
+    75  # exit code of an agent before the start: another pod may succeed (EX_TEMPFAIL of sysexits.h)
+)
 CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-token"
 WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked and the scripts run
 SCRIPT_DIR = "/code"  # mount path of the volume of --code pvc:
 API_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # where clients in pods look for credentials
 STATUS_DIR = "/torchnet-status"  # the pod's own annotations, by the downward API
 STATUS_FILE, NETWORKS_FILE = "network-status", "networks"
+STARTED_FILE = "started"  # in STATE_DIR: a named pipe, which has a writer once the script has started
 AGENT_ZIP, CODE_ZIP, SPEC_JSON, TOKEN_KEY = "torchnet.zip", "code.zip", "spec.json", "token"

@@ -94,11 +94,10 @@ def _job(
             {"name": "token", "mountPath": "/token", "readOnly": True},
             {"name": "state", "mountPath": "/state"},
             {"name": "work", "mountPath": WORK_DIR},
+            {"name": "account", "mountPath": API_DIR, "readOnly": True},
         ]
         if phase == "work" and phases:
             mounts.append({"name": "state", "mountPath": "/etc/hosts", "subPath": "hosts"})
-        else:
-            mounts.append({"name": "account", "mountPath": API_DIR, "readOnly": True})
         fields = {
             "POD_NAME": "metadata.name",
             "POD_NAMESPACE": "metadata.namespace",

@@ -133,10 +133,16 @@ def python_in_network(pid: int, text: str, *words: str) -> subprocess.Popen[str]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
 
 
-def process(pod: str, **variables: str) -> int:
-    """The pid of a process in a pod whose name begins so, with these variables; 0 if there is none."""
+def process(pod: str, word: str = "", **variables: str) -> int:
+    """The pid of a process in a pod whose name begins so, with these variables; 0 if there is none.
+
+    Args:
+        word: of its command.
+    """
     for name in os.listdir("/proc"):
         if name.isdigit() and state(int(name)) not in ("", "Z"):
+            if word and word not in _command(int(name)):
+                continue
             found = environment(int(name))
             # Kubernetes calls the host RUN-INDEX; a pod of an Indexed Job has a suffix.
             if not (found.get("POD_NAME") or found.get("HOSTNAME", "") + "-").startswith(pod):
@@ -144,6 +150,14 @@ def process(pod: str, **variables: str) -> int:
             if all(found.get(key) == value for key, value in variables.items()):
                 return int(name)
     return 0
+
+
+def _command(pid: int) -> str:
+    """A process's command, its words separated by NUL; "" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def shaped(cluster: Cluster, *nodes: str, rate: str) -> Fault:

@@ -12,7 +12,16 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.faults import process
 from tests.cluster.launcher import Launcher
 from tests.jobs import SLOW, TORCHNET, Job, parent, receipt, until
-from torchnet.constants import JOBSET_JOB, JOIN_PORT, SPEC_JSON, STATUS_ANNOTATION
+from torchnet.constants import (
+    AGENT_ZIP,
+    CODE_DIR,
+    JOBSET_JOB,
+    JOIN_PORT,
+    SPEC_JSON,
+    STATUS_ANNOTATION,
+    TOKEN_DIR,
+    TOKEN_KEY,
+)
 
 
 class Launched(Job):
@@ -87,11 +96,11 @@ class Launched(Job):
 
         until(there, f"{others} connections to the join port")
 
-    def preparing(self, rank: int) -> int:
-        """The pid of the agent in the init container of a rank's pod."""
-        return _pid(
-            self.launcher.namespace, self.maker, rank, 60, TORCHNET_TOKEN_FILE="/torchnet-token/token"
-        )
+    def joining(self, rank: int) -> int:
+        """The pid of the agent in the training container of a rank's pod."""
+        agent = f"{CODE_DIR}/{AGENT_ZIP}"  # the startup probe has the same variables
+        token = f"{TOKEN_DIR}/{TOKEN_KEY}"
+        return _pid(self.launcher.namespace, self.maker, rank, 60, agent, TORCHNET_TOKEN_FILE=token)
 
     def release(self, rank: int) -> None:
         Path(f"/proc/{self.holder(rank)}/root/tmp/go").touch()
@@ -180,19 +189,21 @@ def pods(launcher: Launcher, name: str) -> list[dict[str, Any]]:
 
 
 def never_started(pods: list[dict[str, Any]]) -> bool:
-    """Whether no training container of these pods has ever been started."""
+    """Whether no script of these pods, which have ended, has ever been started: by their agents' last words."""
     states = [one["state"] for pod in pods for one in pod["status"].get("containerStatuses", ())]
-    return len(states) == len(pods) and all("waiting" in one for one in states)
+    ended = [one["terminated"]["message"] for one in states if "terminated" in one]
+    waits = [one for one in states if "waiting" in one]
+    return len(ended) + len(waits) == len(pods) and not any(json.loads(text)["started"] for text in ended)
 
 
-def _pid(namespace: str, name: str, rank: int, seconds: float, **variables: str) -> int:
-    """The pid of a run's process that has these variables."""
+def _pid(namespace: str, name: str, rank: int, seconds: float, word: str = "", **variables: str) -> int:
+    """The pid of a run's process that has these variables, and this word in its command."""
     wanted = {"POD_NAMESPACE": namespace, "JOB_COMPLETION_INDEX": str(rank), **variables}
     found = 0
 
     def there() -> bool:
         nonlocal found
-        found = process(f"{name}-{rank}-", **wanted)
+        found = process(f"{name}-{rank}-", word, **wanted)
         return found != 0
 
     until(there, f"a process of {name}-{rank} with {variables}", seconds, SLOW)

@@ -110,6 +110,6 @@ class Launcher:
         return self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods?{query}")
 
     def training(self, count: int) -> bool:
-        """Whether so many training containers run."""
-        states = [one["status"].get("containerStatuses", [{}])[0].get("state", {}) for one in self.pods()]
-        return sum("running" in state for state in states) == count
+        """Whether the cluster says of so many workers that their scripts have started, and not ended."""
+        found = [one["status"].get("containerStatuses", [{}])[0] for one in self.pods()]
+        return sum("running" in one.get("state", {}) and bool(one.get("started")) for one in found) == count

@@ -182,7 +182,7 @@ def test_the_environment_alone_for_a_script_that_a_shell_starts(launcher: Launch
 def test_without_rights_all_say_what_is_missing(launcher: Launcher) -> None:
     run = Run(launcher, TALK, rights=False)
     for rank, pod in enumerate(run.ended()):
-        told = message(pod, "prepare")
+        told = message(pod, "work" if rank else "prepare")
         assert told["code"] == 3
         own, rank0s = f"get pods {pod['metadata']['name']}", f"list pods ({RUN_LABEL}=train,{INDEX_LABEL}=0)"
         asked = rank0s if rank else own

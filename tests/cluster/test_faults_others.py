@@ -102,7 +102,7 @@ def test_strangers_at_the_join_port(launcher: Launcher) -> None:
     launcher.cluster.kubectl("create", "-n", launcher.namespace, "-f", "-", input=json.dumps(pod))
     with Launched(launcher, "row26", RAN, held=(1,)) as job:
         found = job.addresses(0)
-        job.joined(job.preparing(0), 0)
+        job.joined(job.joining(0), 0)
         there = partial(process, "stranger-of-row26", HOSTNAME="stranger-of-row26")
         until(there, "the stranger's pod", pause=SLOW)
         pid = there()
@@ -113,7 +113,7 @@ def test_strangers_at_the_join_port(launcher: Launcher) -> None:
             got = json.loads(stranger.stdout.readline())
             assert stranger.stdout.readline() == "a thousand\n"
             job.release(1)
-            job.preparing(1)
+            job.joining(1)
             knocked = time.monotonic()
             joined = job.wait_for("join: 2/2 joined")
             held, came = map(int, count.read_text().split())

@@ -95,7 +95,7 @@ def test_a_killed_agent_is_lost(launcher: Launcher) -> None:
 def test_rank_0_is_evicted_while_others_join(launcher: Launcher) -> None:
     """Row 28: its replacement, which has another address, is found; nobody starts with half a table."""
     with Launched(launcher, "row28", WAIT, arguments=(9,), nnodes=3, held=(2,)) as job:
-        job.joined(job.preparing(0), 1)
+        job.joined(job.joining(0), 1)
         (old,) = [pod["metadata"]["name"] for pod in pods(launcher, "row28") if rank_of(pod) == 0]
         eviction = (
             f'{{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {{"name": "{old}", '
@@ -109,7 +109,7 @@ def test_rank_0_is_evicted_while_others_join(launcher: Launcher) -> None:
             return any(pod["metadata"]["name"] != old for pod in pods(launcher, "row28") if rank_of(pod) == 0)
 
         until(replaced, "another pod of rank 0", pause=SLOW)
-        rank0 = job.preparing(0)
+        rank0 = job.joining(0)
         job.joined(rank0, 0)
         listening = time.monotonic()
         job.joined(rank0, 1)  # though the name server caches the old address

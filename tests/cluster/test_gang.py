@@ -111,12 +111,12 @@ def test_no_start_is_left(launcher: Launcher, jobset: None, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["evicted", "deleted"])
 @concurrent
-def test_until_the_barrier_a_worker_is_replaced(launcher: Launcher, jobset: None, fault: str) -> None:
+def test_until_the_start_a_worker_is_replaced(launcher: Launcher, jobset: None, fault: str) -> None:
     """Rank 0, while others join: no restart is used for it."""
     name = f"early-{fault}"
     words = (launcher, name, WAIT, "--kind", "jobset")
     with Launched(*words, arguments=(9,), nnodes=3, held=(2,)) as job:
-        job.joined(job.preparing(0), 1)
+        job.joined(job.joining(0), 1)
         old = pod_of(job, 0)
         FAULTS[fault](job, 0)
         began = time.monotonic()

@@ -112,7 +112,7 @@ def attempt(job: Launched, number: int) -> dict[str, Any]:
 
 
 def test_preempted_runs_go_on_where_they_were(launcher: Launcher, kueue: None) -> None:
-    """A Job, a JobSet, a Job in its preparation and a group of pods at once; the first of them twice, and the second
+    """A Job, a JobSet, a Job whose workers join and a group of pods at once; the first of them twice, and the second
     time Kueue's controller is down.
     """
     queue = controller.queue(launcher.namespace, "q", cpu="190m")
@@ -128,7 +128,7 @@ def test_preempted_runs_go_on_where_they_were(launcher: Launcher, kueue: None) -
             one.wait_for("saved step 3", on="stdout")
             one.wait_for("Kueue: Admitted: The workload is admitted")
         group.wait_for("ready 1", on="stdout")
-        early.joined(early.preparing(0), 0)
+        early.joined(early.joining(0), 0)
 
         with preempting(launcher, "high", "90m") as high:
             high.wait_for("ready 1", on="stdout", seconds=90)

@@ -110,7 +110,7 @@ def log_options(launcher: Launcher, age: float) -> None:
     prepared = launcher.run("logs", "parts", *where, "-c", "prepare")
     assert (prepared.code, prepared.out) == (0, "")
     for rank in (0, 1):
-        assert f"torchnet: parts-{rank}: join: " in prepared.err
+        assert f"torchnet: parts-{rank}: discover: " in prepared.err
     whole = launcher.run("logs", "parts", *where, "--since", f"{age + 60:.0f}s")
     assert whole.out.count("last line") == 2
     until(lambda: launcher.run("logs", "parts", *where, "--since", "1s").out == "", "no new lines", 30, SLOW)

@@ -27,7 +27,6 @@ from torchnet.agent.messages import (
     Over,
     ProcessesStopped,
     ReceiptRequest,
-    SaveState,
     Start,
     Stop,
     Table,
@@ -176,11 +175,16 @@ def test_a_worker_whose_paths_work_says_on_which_node_it_is(
 @isolated
 def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
     """Another takes its place, so the others are not told to stop; where nodes are not replaced, they are."""
-    for phase, expected in (("prepare", []), ("work", []), ("all", [WorkerFailed(SIGNAL)])):
+    cases: list[tuple[str, int | None, list[WorkerMessage], int]] = [
+        ("work", 0, [], 75),
+        ("work", None, [], 143),
+        ("all", None, [WorkerFailed(SIGNAL)], 70),
+    ]
+    for phase, replaced, expected, code in cases:
         loop = EventLoop()
         ours, theirs = socket.socketpair()
         events: list[dict[str, Any]] = []
-        told = spec(Path("/nowhere"), 1, 2, loopback=True, phase=phase)
+        told = spec(Path("/nowhere"), 1, 2, loopback=True, phase=phase, replaced=replaced)
         worker = Worker(loop, told, loopback_source.LoopbackSource(1), _Events(events))
         messages: list[WorkerMessage] = []
         _other: MessageSocket[WorkerMessage] = MessageSocket(
@@ -192,16 +196,15 @@ def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
         loop.later(0.3, loop.stop)
         loop.run()
         assert messages == expected
-        assert worker.code == (143 if phase != "all" else 70)
-        assert [event["text"] for event in events if event["event"] in ("failure", "stopping")] == [
-            "stopped by SIGTERM"
-        ]
+        assert worker.code == code
+        kinds = ("failure", "stopping", "replaced")
+        assert [event["text"] for event in events if event["event"] in kinds] == ["stopped by SIGTERM"]
         worker.close()
 
 
 @isolated
 def test_a_message_that_fits_neither_the_state_nor_the_job_stops_the_worker() -> None:
-    odd: list[CoordinatorMessage] = [Start(29501), SaveState(), Over(0), Table(0, 1, True, PeerTable(()))]
+    odd: list[CoordinatorMessage] = [Start(29501), Over(0), Table(0, 1, PeerTable(()))]
     for message in odd:
         loop = EventLoop()
         ours, theirs = socket.socketpair()

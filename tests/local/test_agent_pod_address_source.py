@@ -30,12 +30,12 @@ def prepared(pods: Pods) -> None:
 
 
 @isolated
-def test_two_containers_each_and_three_questions_in_all(tmp_path: Path) -> None:
+def test_two_containers_each_and_four_questions_in_all(tmp_path: Path) -> None:
     pods = Pods(tmp_path)
     with served(pods) as server:
         for rank, (code, out, err) in enumerate(pods.phase("prepare")):
             assert (code, out) == (0, ""), err
-            assert ("2/2 paths at 1500 bytes" in err) == (rank == 0)
+            assert "joined" not in err
             assert re.search(r"^torchnet: torchnet's own time: \d\.\d{3} s\n\Z", err, re.MULTILINE)
             told = pods.message(rank, "prepare")
             assert (told["node"], told["phase"], told["code"], told["failure"]) == (
@@ -44,17 +44,23 @@ def test_two_containers_each_and_three_questions_in_all(tmp_path: Path) -> None:
                 0,
                 None,
             )
-        # Each for itself, and rank 1 for rank 0: whatever the number of workers, two at most.
+        # Each for itself.
         asked = sorted(line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked)
-        assert asked == ["pods", "pods/run-0-x", "pods/run-1-x"]
+        assert asked == ["pods/run-0-x", "pods/run-1-x"]
         assert server.state.connections == 2
-    # The server is gone: the work needs none.
-    for rank, (code, out, err) in enumerate(pods.phase("work", "a b", "$(x)")):
+        worked = pods.phase("work", "a b", "$(x)")
+        # And rank 1 for rank 0, whose labels are its own but for the rank.
+        asked = sorted(line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked)
+        assert asked == ["pods", "pods/run-0-x", "pods/run-1-x", "pods/run-1-x"]
+        assert server.state.connections == 3
+    for rank, (code, out, err) in enumerate(worked):
         work = pods.place(rank) / "work"
         assert code == 0, err
         assert out == f"[{rank}] unpacked {work} {NET1[0]} /tmp a b $(x)\n"
         assert "/etc/hosts" not in err
-        assert ("unchanged since the preparation" in err) == (rank == 0)
+        assert ("2/2 paths at 1500 bytes" in err) == (rank == 0)
+        hosts = (pods.place(rank) / "state" / "hosts").read_text()
+        assert hosts == "127.0.0.1\tlocalhost\n"  # the peers' lines have gone with the job
         told = pods.message(rank, "work")
         assert (told["code"], told["receipt"]["codes"]) == (0, {str(rank): 0})
         assert (told["job"] is None) == (rank == 1)
@@ -66,8 +72,9 @@ def test_what_the_kernel_and_the_flags_tell_is_not_asked(tmp_path: Path) -> None
     pods = Pods(tmp_path)
     pods.attachment, pods.flags = "ml/net@net1", ("--rank0-labels", f"{RUN_LABEL}=run,{INDEX_LABEL}=0")
     with served(pods) as server:
-        for code, _, err in pods.phase("prepare"):
-            assert code == 0, err
+        for phase in ("prepare", "work"):
+            for code, _, err in pods.phase(phase):
+                assert code == 0, err
         asked = sorted(line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked)
         assert asked == ["pods", "pods/run-0-x"]
 
@@ -83,16 +90,17 @@ def test_pods_in_their_hosts_network_meet_at_rank_0s_pod_and_train_over_the_name
         for rank, address in enumerate(ETH0):
             labels = {RUN_LABEL: "run", INDEX_LABEL: str(rank)}
             server.put("ml", f"run-{rank}-x", labels, {}, address=address)
-            pods.environ[POD_IP_VARIABLE] = address
-            running.append(pods.begin(rank, "prepare"))
-        for code, _, err in ended(running):
+        for code, _, err in pods.phase("prepare"):
             assert code == 0, err
+        assert server.state.asked == []
+        for rank, address in enumerate(ETH0):
+            pods.environ[POD_IP_VARIABLE] = address
+            running.append(pods.begin(rank, "work"))
+        for code, out, err in ended(running):
+            assert code == 0, err
+            assert f" {NET1[0]} " in out
         asked = {line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked}
         assert asked == {"pods"}
-    # The training containers have neither the API nor the pod's address.
-    for code, out, err in pods.phase("work"):
-        assert code == 0, err
-        assert f" {NET1[0]} " in out
 
 
 def named(pods: Pods, rank: int, told: str) -> None:
@@ -112,37 +120,29 @@ def named(pods: Pods, rank: int, told: str) -> None:
 def test_pods_without_a_right_on_the_api_find_rank_0_by_its_name(tmp_path: Path) -> None:
     """Its name comes after the worker has asked for it; and network-status after the preparation."""
     pods = Pods(tmp_path)
+    for rank in (1, 0):
+        named(pods, rank, "")
+        ((code, _, err),) = pods.phase("prepare", of=(rank,))
+        assert code == 0, err
     with DnsServer(ETH0[0], 53) as server:
         running = []
-        for rank in (1, 0):
-            named(pods, rank, "")
-            running.append(pods.begin(rank, "prepare"))
+        for rank in (1, 0):  # they read what the volume has by now
+            named(pods, rank, status(NET1[rank], ETH0[rank]))
+            running.append(pods.begin(rank, "work"))
         until(lambda: bool(server.names.asked), "a question")
         server.names.addresses["run.ml.svc.example.org"] = [ETH0[0]]
         server.names.addresses["run-0.run.ml.svc.example.org"] = [ETH0[0]]
-        for code, _, err in ended(running):
+        for code, out, err in ended(running):
             assert code == 0, err
-    # The training containers need no name server, and read what the volume has by now.
-    running = []
-    for rank in (0, 1):
-        named(pods, rank, status(NET1[rank], ETH0[rank]))
-        running.append(pods.begin(rank, "work"))
-    for code, out, err in ended(running):
-        assert code == 0, err
-        assert f" {NET1[0]} " in out
+            assert f" {NET1[0]} " in out
 
 
 @isolated
 def test_a_status_that_contradicts_the_kernel_is_refused_before_the_script_starts(tmp_path: Path) -> None:
     pods = Pods(tmp_path)
-    with DnsServer(ETH0[0], 53) as server:
-        server.names.addresses["run.ml.svc.example.org"] = [ETH0[0]]
-        server.names.addresses["run-0.run.ml.svc.example.org"] = [ETH0[0]]
-        running = []
-        for rank in (0, 1):
-            named(pods, rank, "")
-            running.append(pods.begin(rank, "prepare"))
-        assert [code for code, *_ in ended(running)] == [0, 0]
+    named(pods, 0, "")
+    ((code, _, err),) = pods.phase("prepare", of=(0,))
+    assert code == 0, err
     named(pods, 0, status("fd00:7::99"))
     ((code, out, err),) = pods.phase("work", of=(0,))
     assert (code, out) == (4, "")
@@ -155,6 +155,8 @@ def test_without_a_name_server_the_error_names_it(tmp_path: Path) -> None:
     named(pods, 1, "")
     pods.flags = (*pods.flags, "--start-timeout", "1")
     ((code, _, err),) = pods.phase("prepare", of=(1,))
+    assert code == 0, err
+    ((code, _, err),) = pods.phase("work", of=(1,))
     assert code == 124, err
     assert f"name server {ETH0[0]}: Connection refused; the API server is not asked" in err
 

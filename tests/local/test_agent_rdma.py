@@ -62,6 +62,3 @@ def _checks(tree: Tree, folder: Path) -> None:
     tree.port("mlx5_1")
     code, said, started = run(folder, "mended", devices=("mlx5_1",))
     assert (code, started) == (0, True)
-    # The preparation's container has no devices.
-    tree.port("mlx5_1", "InfiniBand", "1: DOWN")
-    assert run(folder, "prepare", phase="prepare", devices=("mlx5_1",)) == (0, [], False)

@@ -14,6 +14,7 @@ import pytest
 from tests.agents import Log, events, in_nodes, run_agent, spec, status
 from tests.jobs import script
 from tests.namespaces import Space, cable, ip, isolated
+from torchnet.agent import preparation
 from torchnet.agent.discovery import sure_attachments
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.handover import Handover
@@ -80,33 +81,23 @@ def folder(tmp_path: Path) -> Path:
     return script(tmp_path, SCRIPT).parent
 
 
-def test_what_the_preparation_verified_is_kept_and_not_asked_again(folder: Path) -> None:
+def test_what_the_preparation_found_is_kept_and_not_asked_again(folder: Path) -> None:
     """Seen by the kernel alone, it is written down with its address; the API may not answer by then."""
 
-    def role(rank: int) -> int:
-        state = folder / f"state-{rank}"
+    def role() -> int:
+        state = folder / "state"
         state.mkdir()
-        told = spec(
-            folder,
-            rank,
-            2,
-            phase="prepare",
-            state=str(state),
-            attachments=(NetworkAttachment.parse("ns/net@net1"),),
-        )
+        attachments = (NetworkAttachment.parse("ns/net@net1"),)
+        told = spec(folder, 0, 2, phase="prepare", state=str(state), attachments=attachments)
         seen = sure_attachments(told)
         assert seen == (StatusEntry("ns/net", "net1"),)
-        return run_agent(folder, told, rank, Changing(lambda n: seen if n == 1 else CLUSTER))
+        source = Changing(lambda n: seen if n == 1 else CLUSTER)
+        return preparation.run(told, source, lambda _loop: Log(folder / "prepare.events"))
 
-    assert in_nodes([lambda: role(0), lambda: role(1)]) == [0, 0]
-    for rank in (0, 1):
-        (entry,) = Handover.read(str(folder / f"state-{rank}")).attachments
-        assert (entry.name, entry.interface, entry.ips) == (
-            "ns/net",
-            "net1",
-            (f"fcbb:0:800:ffff::{rank + 1}",),
-        )
-        assert entry.origin == "the preparation"
+    assert in_nodes([role]) == [0]
+    (entry,) = Handover.read(str(folder / "state")).attachments
+    assert (entry.name, entry.interface, entry.ips) == ("ns/net", "net1", ("fcbb:0:800:ffff::1",))
+    assert entry.origin == "the preparation"
 
 
 def restarted(folder: Path, later: Callable[[int], TorchnetError | None]) -> list[int]:
@@ -156,7 +147,7 @@ def test_a_renewal_that_the_kernel_refuses_is_an_error_of_the_restart(tmp_path: 
     entry = Join(
         loop, told, LoopbackSource(1), log, PhaseTimer(log.send), connected=add, failed=add, address_taken=add
     )
-    entry.begin("")
+    entry.begin()
     loop.later(0.3, lambda: entry.renew(add, add))
     loop.later(1.0, loop.stop)
     loop.run()

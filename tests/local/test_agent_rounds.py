@@ -6,10 +6,17 @@ import pytest
 
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
-from torchnet.agent import coordinator
-from torchnet.agent.messages import Over, PreflightResult, Rejection, Stop, Table
+from tests.unit.agents import made
+from torchnet.agent.messages import (
+    Over,
+    PreflightResult,
+    ProcessesStopped,
+    Rejection,
+    Stop,
+    Table,
+    WorkerReceipt,
+)
 from torchnet.network.path_diagnosis import LinkType, PathView
-from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, fingerprint
 
 
 def uids(other: Other) -> list[str]:
@@ -18,7 +25,7 @@ def uids(other: Other) -> list[str]:
 
 @isolated
 def test_who_goes_while_paths_are_checked_is_waited_for() -> None:
-    job = Job("prepare")
+    job = Job("work")
     zero, one, two = (job.join(rank) for rank in range(3))
     assert zero.types() == one.types() == two.types() == ["Table"]
     zero.checked()
@@ -33,12 +40,12 @@ def test_who_goes_while_paths_are_checked_is_waited_for() -> None:
     job.say([zero, one, again], lambda other: other.checked(number=1))
     assert one.types() == ["Table", "Table"]
     job.say([zero, one, again], lambda other: other.checked())
-    assert one.types() == ["Table", "Table", "SaveState"]
+    assert one.types() == ["Table", "Table", "Start"]
 
 
 @isolated
 def test_a_problem_on_the_way_to_a_pod_that_went_is_none() -> None:
-    job = Job("prepare")
+    job = Job("work")
     zero, one, two = (job.join(rank) for rank in range(3))
     two.connection.close()
     job.turn()
@@ -121,106 +128,8 @@ def test_nobody_is_waited_for_where_pods_are_not_replaced() -> None:
 
 
 @isolated
-def test_rank_0_hears_the_end_when_the_others_have_gone() -> None:
-    job = Job("prepare")
-    zero, one, two = (job.join(rank) for rank in range(3))
-    job.say([zero, one, two], lambda other: other.checked())
-    job.say([zero, one, two], lambda other: other.saved())
-    assert one.last(Over).code == two.last(Over).code == 0
-    assert zero.types() == ["Table", "SaveState"]
-    one.connection.close()
-    job.turn()
-    assert zero.types() == ["Table", "SaveState"]
-    two.connection.close()
-    job.turn()
-    assert zero.last(Over).code == 0
-
-
-@isolated
-def test_a_worker_that_keeps_its_connection_does_not_hold_the_end_for_long() -> None:
-    job = Job("prepare")
-    others = [job.join(rank) for rank in range(3)]
-    job.say(others, lambda other: other.checked())
-    job.say(others, lambda other: other.saved())
-    job.turn(coordinator._LEAVE_SECONDS + 0.2)
-    assert others[0].types()[-1] == "Over"
-
-
-@isolated
-def test_a_pod_that_goes_while_all_save_is_waited_for() -> None:
-    job = Job("prepare")
-    zero, one, two = (job.join(rank) for rank in range(3))
-    job.say([zero, one, two], lambda other: other.checked())
-    job.say([zero, one], lambda other: other.saved())
-    two.connection.close()
-    job.turn()
-    assert one.types() == ["Table", "SaveState"]
-    again = job.join(2, "another")
-    job.say([zero, one, again], lambda other: other.checked())
-    job.say([zero, one, again], lambda other: other.saved())
-    assert [other.types()[-1] for other in (one, again)] == ["Over", "Over"]
-
-
-@isolated
-def test_what_all_have_verified_is_not_probed_again_and_anything_else_is() -> None:
-    rows = tuple(
-        PeerRow(n, f"run-{n}", f"u{n}", (PeerRail("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(3)
-    )
-    known = fingerprint(PeerTable(rows))
-    job = Job("work", known)
-    others = [job.join(rank) for rank in range(3)]
-    assert [other.last(Table).probe for other in others] == [False] * 3
-    job.say(others, lambda other: other.checked(paths=0))
-    assert others[1].types() == ["Table", "Start"]
-    told = [event["phase"] for event in job.events if event.get("text") == "unchanged since the preparation"]
-    assert told == ["paths"]
-    for other in ("", "another fingerprint"):
-        job.close()
-        job = Job("work", known)
-        job.join(0)
-        job.join(1, verified=other)
-        assert job.join(2).last(Table).probe is True
-
-
-@isolated
-def test_a_pod_that_prepares_meets_those_that_work() -> None:
-    job = Job("work", "verified before")
-    zero, one = (job.join(rank) for rank in range(2))
-    new = job.join(2, "new", phase="prepare", verified="")
-    everybody = [zero, one, new]
-    assert [other.last(Table).probe for other in everybody] == [True] * 3
-    job.say(everybody, lambda other: other.checked())
-    assert [other.types()[-1] for other in everybody] == ["SaveState"] * 3
-    job.say(everybody, lambda other: other.saved())
-    # It goes to its other container; the others stay where they are.
-    assert new.last(Over).code == 0
-    assert zero.types() == one.types() == ["Table", "SaveState"]
-    rows = new.last(Table).table
-    back = job.join(2, "new", verified=fingerprint(rows))
-    assert [other.last(Table).probe for other in (zero, one, back)] == [False] * 3
-    job.say([zero, one, back], lambda other: other.checked(paths=0))
-    assert [other.types()[-1] for other in (zero, one, back)] == ["Start"] * 3
-
-
-@isolated
-def test_those_that_work_come_again_to_a_rank_0_that_prepares() -> None:
-    job = Job("prepare")
-    zero = job.join(0)
-    one, two = (job.join(rank, phase="work", verified="verified before") for rank in (1, 2))
-    everybody = [zero, one, two]
-    job.say(everybody, lambda other: other.checked())
-    job.say(everybody, lambda other: other.saved())
-    job.turn()
-    # Not told that it is over: their work is to come, with the other container of rank 0.
-    assert one.types() == two.types() == ["Table", "SaveState"]
-    assert one.gone
-    assert two.gone
-    assert zero.last(Over).code == 0
-
-
-@isolated
 def test_a_rank_whose_pod_died_without_a_word_is_given_to_another() -> None:
-    job = Job("prepare")
+    job = Job("work")
     job.join(0)
     job.join(1, "old")
     refused = job.join(1, "new")
@@ -232,11 +141,38 @@ def test_a_rank_whose_pod_died_without_a_word_is_given_to_another() -> None:
 
 
 @isolated
-@pytest.mark.parametrize(("phase", "code"), [("prepare", 124), ("work", 70), ("all", 124)])
-def test_the_time_for_all_to_come_begins_again_with_each_gathering(phase: str, code: int) -> None:
+@pytest.mark.parametrize("phase", ["work", "all"])
+def test_not_all_come_in_time(phase: str) -> None:
     job = Job(phase, start_timeout=1.0)
     zero, one = (job.join(rank) for rank in range(2))
     job.turn(1.2)
-    assert zero.last(Stop).failure.code == code
+    assert zero.last(Stop).failure.code == 124
     assert "missing: node rank 2" in zero.last(Stop).failure.text
     assert one.types() == ["Stop"]
+
+
+@isolated
+def test_a_worker_that_goes_after_the_start_is_lost() -> None:
+    job = Job("work")
+    zero, one, two = (job.join(rank) for rank in range(3))
+    job.say([zero, one, two], lambda other: other.checked())
+    assert [other.types() for other in (zero, one, two)] == [["Table", "Start"]] * 3
+    two.connection.close()
+    job.turn(0.5)
+    assert one.types() == ["Table", "Start", "Stop"]
+    (text,) = job.texts("failure")
+    assert text.startswith("lost run-2 (node rank 2)")
+
+
+@isolated
+def test_the_others_hear_the_end_first_and_rank_0_once_they_have_gone() -> None:
+    job = Job("all", start_timeout=0.5)
+    zero, one = (job.join(rank) for rank in range(2))
+    job.turn(0.7)
+    job.say([zero, one], lambda other: other.send(ProcessesStopped()))
+    job.say([zero, one], lambda other: other.send(WorkerReceipt(made(other.rank, {}))))
+    assert one.types()[-1] == "Over"
+    assert zero.types()[-1] == "ReceiptRequest"
+    one.connection.close()
+    job.turn()
+    assert zero.last(Over).code == one.last(Over).code == 124

@@ -14,16 +14,11 @@ import pytest
 from tests.agents import events, in_nodes, run_agent, spec, status, wait
 from tests.jobs import script
 from tests.rendezvous import connect_and_authenticate
-from tests.rounds import RAILS
 from tests.scripts import ran
 from torchnet.agent.event_loop import EventLoop
-from torchnet.agent.events import Failure
 from torchnet.agent.messages import JoinRequest, encode, encode_row
-from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.rendezvous import Endpoint, RendezvousServer
-from torchnet.agent.rendezvous_client import GONE_SECONDS, RendezvousClient
 from torchnet.constants import JOIN_PORT
-from torchnet.launcher.loopback_source import LoopbackSource
 from torchnet.network.address_sources import MultusStatus
 from torchnet.network.peer_table import PeerRail, PeerRow
 
@@ -153,32 +148,6 @@ def test_whatever_a_worker_says_of_itself_rank_0_goes_on(folder: Path, introduct
         return run_agent(folder, spec(folder, 1, 2), 1)
 
     assert in_nodes([lambda: run_agent(folder, spec(folder, 0, 2), 0), last, odd]) == [0, 0, 0]
-
-
-def test_a_rank_0_that_cuts_off_is_not_gone() -> None:
-    """To a container that only works, an address that nothing answers at is the end."""
-    told = spec(Path("/nowhere"), 1, 2, loopback=True, phase="work")
-    failed: list[Failure] = []
-    loop = EventLoop()
-    one = RendezvousClient(
-        loop,
-        told,
-        LoopbackSource(1),
-        RAILS[0],
-        JoinRequest(PeerRow(1, "run-1", "", ()), "the-run", 2),
-        frontend=None,
-        connected=lambda _connection: None,
-        failed=failed.append,
-        notice=lambda _text: None,
-        phase_timer=PhaseTimer(lambda _event: None),
-    )
-    one._responded_at -= 2 * GONE_SECONDS
-    one.retry()
-    assert failed == []
-    one._responded_at -= 2 * GONE_SECONDS
-    one._try_later(OSError("no route to host"))
-    assert [failure.kind for failure in failed] == ["lost"]
-    loop.close()
 
 
 def test_who_is_cut_off_without_a_word_knocks_slower_and_not_for_ever(folder: Path) -> None:

@@ -24,6 +24,7 @@ def message(rank: int = 0, code: int = 0, **more: Any) -> str:
         "node": f"{RUN}-{rank}",
         "node_rank": rank,
         "phase": "work",
+        "started": more.get("phase") != "prepare",
         "code": code,
         "failure": None,
         "receipt": None,
@@ -48,6 +49,7 @@ def pod(
     phase: str = "Pending",
     prepare: dict[str, Any] | None = None,
     worker: dict[str, Any] | None = None,
+    started: bool = True,
     made: str = "2026-01-01T00:00:00Z",
     attempt: int | None = None,
     scheduled: dict[str, Any] | None = None,
@@ -61,7 +63,9 @@ def pod(
     if prepare is not None:
         body["initContainerStatuses"] = [{"name": "prepare", "state": prepare}]
     if worker is not None:
-        body["containerStatuses"] = [{"name": "worker", "state": worker}]
+        body["containerStatuses"] = [
+            {"name": "worker", "state": worker, "started": started and "running" in worker}
+        ]
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -9,9 +9,9 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.network.peer_table import PeerRow
 
 
-def join_request(spec: AgentSpec, row: PeerRow, verified: str = "") -> JoinRequest:
-    """Return the request of the worker with ``row``; ``verified`` is the fingerprint of its verified table, or ""."""
-    return JoinRequest(row, spec.run_id, spec.nnodes, spec.phase, spec.start, verified)
+def join_request(spec: AgentSpec, row: PeerRow) -> JoinRequest:
+    """Return the request of the worker with ``row``."""
+    return JoinRequest(row, spec.run_id, spec.nnodes, spec.start)
 
 
 def rejection(
@@ -33,8 +33,6 @@ def rejection(
         return f"it was started with --nnodes {request.nnodes}, rank 0 with --nnodes {spec.nnodes}"
     if request.start != spec.start:
         return f"it belongs to start attempt {request.start or '?'}, this is {spec.start or '?'}"
-    if (request.phase == "all") != (spec.phase == "all"):
-        return f"it was started with --phase {request.phase}, rank 0 with --phase {spec.phase}"
     if not 0 <= rank < spec.nnodes:
         return f"its node rank {rank} is not below the job's {spec.nnodes} nodes"
     if late:

@@ -10,7 +10,6 @@ import marshal
 import os
 import sys
 import zipimport
-from collections.abc import Iterator
 from importlib.util import MAGIC_NUMBER
 from types import CodeType, ModuleType
 
@@ -45,14 +44,13 @@ def install(archive: str, path: str) -> None:
         del sys.path_importer_cache[place]
 
 
-def compile_modules(package: ModuleType) -> Iterator[None]:
-    """Compile the modules of a package in the archive that are not imported yet, one with each step."""
+def compile_modules(package: ModuleType) -> None:
+    """Compile the modules of a package in the archive that are not imported yet."""
     import pkgutil
 
     for finder, name, _ in pkgutil.iter_modules(package.__path__):
         if isinstance(finder, _Importer) and f"{package.__name__}.{name}" not in _compiled:
             finder.get_code(f"{package.__name__}.{name}")
-            yield
 
 
 def save(archive: str, path: str) -> None:

@@ -18,12 +18,12 @@ from dataclasses import Field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torchnet import constants
-from torchnet.agent import agent, rdma
-from torchnet.agent.events import Failure
+from torchnet.agent import rdma
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.handover import Handover
 from torchnet.agent.log_reporter import LogReporter
 from torchnet.agent.output_writer import StandardStreams
-from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.source_selection import (
     address_source,
     frontend_of,
@@ -277,17 +277,22 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
     if spec.phase != "all" and not spec.state:
         raise UsageError(f"--phase {spec.phase} requires --state", fix="--state DIR")
     _workdir(options)
+
+    def reporter(loop: EventLoop) -> Reporter:
+        return TeeReporter(LogReporter(streams=StandardStreams(loop)), termination)
+
+    if spec.phase == "prepare":
+        from torchnet.agent import preparation
+
+        return preparation.run(spec, source_of(options, spec), reporter)
+    from torchnet.agent import agent
+
     state = Handover.read(spec.state) if spec.phase == "work" else None
     if state is not None:
         spec = _as_prepared(spec, state)
-    source = source_of(options, spec) if state is None else prepared_source(options, spec, state)
-    return agent.run(
-        spec,
-        source,
-        lambda loop, _worker: TeeReporter(LogReporter(streams=StandardStreams(loop)), termination),
-        state.table if state is not None else None,
-        frontend_of(options, spec) if state is None else Endpoint(state.frontend) if state.frontend else None,
-    )
+    frontend = frontend_of(options, spec)
+    source = source_of(options, spec) if state is None else prepared_source(options, spec, state, frontend)
+    return agent.run(spec, source, lambda loop, _worker: reporter(loop), frontend)
 
 
 def _check_devices(spec: AgentSpec) -> None:
@@ -346,7 +351,7 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
             "entry": options.entry or values["entry"],
             "name": name,
             "attachments": tuple(options.attachments),
-            "token": _token(options.nnodes) if joins else "",
+            "token": _token(options.nnodes) if joins and options.phase != "prepare" else "",
             "python": sys.executable,
             "uid": os.environ.get("POD_UID", ""),
             "replaced": _replaced(options.replaced),

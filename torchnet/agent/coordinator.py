@@ -1,20 +1,16 @@
 """The coordinator on rank 0: gathers the workers, starts the job and determines its result.
 
-GATHERING ─ Table ─> CHECKING ─┬─ Start ────> RUNNING ─ Stop ─> STOPPING ─┬─ Table ─> CHECKING (a restart)
-                               │                 └─ all ended ──┐         └─ all stopped ─┐
-                               │                                └──────> COLLECTING <─────┘  (receipts)
-                               └─ SaveState ─> SAVING ─┐                     └─> LEAVING ─> OVER
-                                                       ├─ all saved ─> LEAVING ─> OVER  (rank 0 in phase prepare)
-                                                       └─> GATHERING  (rank 0 in phase work)
+GATHERING ─ Table ─> CHECKING ─ Start ─> RUNNING ─ Stop ─> STOPPING ─┬─ Table ─> CHECKING (a restart)
+   └─ a worker left (in pods) ─┘            └─ all ended ──┐         └─ all stopped ─┐
+                                                           └──────> COLLECTING <─────┘  (receipts)
+                                                                        └─> LEAVING ─> OVER
 
 Each state waits for one message from every remaining worker. A worker whose connection ends or that is silent for
 too long is lost. The first failure becomes the job's, and every worker receives it. Rank 0's own agent is notified
 last, after the others have left, because unsent messages would be lost with its pod.
 
-In pods, workers join twice, in phase prepare and in phase work, and usually all are in the same phase. If a pod is
-replaced in between, workers of both phases meet and are checked together. Those in phase prepare save their state
-and join again in phase work; if rank 0 is in phase prepare, every worker joins again. Until the start, the
-coordinator waits for a worker that leaves: it, or a replacement, may join again.
+Pods may be replaced until the start. The coordinator therefore waits for a worker that leaves before: it, or the
+worker in its replacement, may join. If rank 0's pod is replaced, the others join the new one.
 """
 
 from __future__ import annotations
@@ -46,7 +42,7 @@ from torchnet.agent.store_port import store_port
 from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
 from torchnet.network.interface_selection import Rail
-from torchnet.network.peer_table import PeerTable, check, fingerprint, refusal
+from torchnet.network.peer_table import check, refusal
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -54,7 +50,6 @@ Report = Callable[[dict[str, Any]], None]
 class CoordinatorState(Enum):
     GATHERING = "gathering"
     CHECKING = "checking"
-    SAVING = "saving"
     RUNNING = "running"
     STOPPING = "stopping"
     COLLECTING = "collecting"
@@ -67,13 +62,9 @@ TRANSITIONS: dict[CoordinatorState, frozenset[CoordinatorState]] = {
     CoordinatorState.CHECKING: frozenset(
         {
             CoordinatorState.GATHERING,
-            CoordinatorState.SAVING,
             CoordinatorState.RUNNING,
             CoordinatorState.STOPPING,
         }
-    ),
-    CoordinatorState.SAVING: frozenset(
-        {CoordinatorState.GATHERING, CoordinatorState.LEAVING, CoordinatorState.STOPPING}
     ),
     CoordinatorState.RUNNING: frozenset({CoordinatorState.COLLECTING, CoordinatorState.STOPPING}),
     # Again into STOPPING: for good after for a restart, or because the restart's table is faulty.
@@ -124,8 +115,6 @@ class Coordinator:
         self._members = Membership()
         self._attempt = 0
         self._round = 0  # answers to an earlier table do not count
-        self._table = PeerTable(())
-        self._probing = True
         self._paths = PathResults(spec)
         self._candidates: list[Failure] = []
         self._ended: dict[int, int] = {}  # by worker, the last attempt whose ranks all ended with exit code 0
@@ -204,7 +193,7 @@ class Coordinator:
         present = self._members.get(rank)
         if (
             present
-            and self._spec.phase != "all"
+            and self._spec.phase == "work"
             and self._silence(present) > idle_silence_seconds(self._spec.nnodes)
         ):
             present = None  # its node died; this pod replaces it
@@ -215,7 +204,7 @@ class Coordinator:
             self._reject(sock, row.name, reason, rank)
             return
         address = peer_host(sock) or row.rails[0].address
-        member = Member(row, address, self._loop.time(), request.phase, request.verified)
+        member = Member(row, address, self._loop.time())
         member.connection = MessageSocket(
             self._loop,
             sock,
@@ -237,11 +226,8 @@ class Coordinator:
     @property
     def _repeatable(self) -> bool:
         """Whether to return to GATHERING if a worker leaves. Only pods are replaced, not local nodes."""
-        return (
-            self.state in (CoordinatorState.CHECKING, CoordinatorState.SAVING)
-            and self._spec.phase != "all"
-            and self._attempt == 0
-        )
+        checking = self.state is CoordinatorState.CHECKING
+        return checking and self._spec.phase == "work" and self._attempt == 0
 
     def _gather(self) -> None:
         """Wait for all workers again."""
@@ -257,13 +243,12 @@ class Coordinator:
                 self._spec.nnodes,
                 self._spec.start_timeout,
                 self.server.wrong_tokens,
-                prepared=self._spec.phase == "work",
                 names=names,
                 hosts=hosts,
             )
         )
 
-    # -- checking and saving -----------------------------------------------------------------------------------------
+    # -- checking ----------------------------------------------------------------------------------------------------
 
     def _send_table(self) -> None:
         table = self._members.table()
@@ -276,14 +261,10 @@ class Coordinator:
                 )
             )
             return
-        self._table = table
         self._paths = PathResults(self._spec, table)
         self._round += 1
         self._enter(CoordinatorState.CHECKING)
-        # Workers that verified this same table in phase prepare have already probed its paths.
-        known = {member.verified for member in self._members.values()} == {fingerprint(table)}
-        self._probing = not known or self._attempt > 0
-        self._members.broadcast(messages.Table(self._attempt, self._round, self._probing, table))
+        self._members.broadcast(messages.Table(self._attempt, self._round, table))
 
     def _receive_preflight_result(self, member: Member, result: messages.PreflightResult) -> None:
         first = not self._paths.faulty
@@ -299,35 +280,13 @@ class Coordinator:
         if self._paths.faulty:
             self._end_checking(number)
             return
-        if self._probing:
-            self._report_phase("preflight", self._paths.summary())
-        else:  # as "preflight" it would replace the preparation's result on the console
-            self._report_phase("paths", "unchanged since the preparation")
-        if any(member.phase == "prepare" for member in self._members.values()):
-            self._enter(CoordinatorState.SAVING)
-            self._members.broadcast(messages.SaveState())
-        else:
-            self._start()
+        self._report_phase("preflight", self._paths.summary())
+        self._start()
 
     def _end_checking(self, number: int) -> None:
         """Fail because of the faulty paths, once both ends' views are there or for the reason of one end alone."""
         if self._round == number and self.state is CoordinatorState.CHECKING:
             self._fail(self._paths.failure())
-
-    def _end_preparation(self) -> None:
-        """End phase prepare, for the whole job or for the late workers: all have saved the state."""
-        if self._spec.phase == "prepare":
-            for member in [member for member in self._members.values() if member.phase == "work"]:
-                self._members.drop(member)  # it joins rank 0 again, then in phase work too
-            self._leave(messages.Over(0))
-            return
-        for rank, member in list(self._members.items()):
-            if member.phase == "prepare":
-                member.connection.send(messages.Over(0))
-                del self._members[rank]  # it joins again
-            else:
-                member.verified = fingerprint(self._table)
-        self._gather()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -371,9 +330,6 @@ class Coordinator:
         rank = member.row.node_rank
         if isinstance(message, messages.PreflightResult) and state is CoordinatorState.CHECKING and current:
             self._receive_preflight_result(member, message)
-        elif isinstance(message, messages.StateSaved) and state is CoordinatorState.SAVING and current:
-            if self._count_answer(member):
-                self._end_preparation()
         elif isinstance(message, messages.ProcessesEnded) and state is CoordinatorState.RUNNING:
             self._stall.forget(rank)
             if message.attempt == self._attempt and self._count_answer(member):

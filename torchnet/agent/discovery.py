@@ -21,6 +21,7 @@ from torchnet.network.peer_table import PeerRail, PeerRow
 DETECTION_SECONDS = 6.0
 _POLL_SECONDS = 0.05
 _NOTICE_SECONDS = 4.0  # until a notice about missing addresses
+_MAX_REPLACEMENTS = 3  # pods per worker: a Job waits 10, 20 and 40 s before it creates them
 _OTHER_ADDRESSES = 32  # including link-local ones; a limit for hosts with very many
 
 
@@ -71,6 +72,12 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     if isinstance(first, TentativeError):
         raise TentativeError(text, fix=fix, interface=first.interface, address=first.address)
     raise (TakenError if all(isinstance(e, TakenError) for e in final) else NetworkError)(text, fix=fix)
+
+
+def is_replaceable(spec: AgentSpec, error: TorchnetError) -> bool:
+    """Return whether another machine has this pod's address, so that a Job may replace it by a pod with a free one."""
+    taken = isinstance(error, TakenError)
+    return taken and spec.replaced is not None and spec.replaced < _MAX_REPLACEMENTS
 
 
 def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
@@ -173,6 +180,11 @@ def _present(spec: AgentSpec) -> dict[str, Interface]:
         raise NetworkError(text) from None
 
 
+def own_uid(spec: AgentSpec) -> str:
+    """Return the pod's UID, or an ID of this process."""
+    return spec.uid or f"{spec.name}/{os.getpid()}/{socket.gethostname()}"
+
+
 def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
     """Return what the peers must know: this worker's rails, and other addresses that bytes could go to.
 
@@ -193,7 +205,7 @@ def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
     return PeerRow(
         node_rank=spec.node_rank,
         name=spec.name,
-        uid=spec.uid or f"{spec.name}/{os.getpid()}/{socket.gethostname()}",
+        uid=own_uid(spec),
         rails=tuple(PeerRail(rail.interface, rail.address, rail.mtu) for rail in rails),
         eth0=others[:_OTHER_ADDRESSES],
     )

@@ -61,15 +61,13 @@ def is_private(*, path: str = PATH, mounts: str = "/proc/self/mountinfo") -> boo
     return bool(sources) and not sources[-1].endswith(PATH)
 
 
-def write_copy(table: PeerTable, run_id: str, target: Path, *, path: str = PATH) -> None:
-    """Write a copy of the hosts file with the peers added, to be mounted in another container.
+def write_copy(target: Path, *, path: str = PATH) -> None:
+    """Write a copy of the hosts file, to be mounted in another container, which adds the peers.
 
     Raises:
         OSError: a file cannot be read or written.
     """
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        text = _with(file.read(), _lines(table, run_id), run_id)
-    put(target, text.encode("utf-8", "surrogateescape"))
+    put(target, Path(path).read_bytes())
 
 
 def remove_peers(run_id: str, *, path: str = PATH) -> None:

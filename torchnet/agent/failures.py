@@ -68,29 +68,18 @@ def join_timeout(name: str, rank0: str, seconds: float, why: str, code: int = 12
     return Failure("timeout", text, code, node=name, at=time.time())
 
 
-def rank0_gone(name: str, seconds: float, why: str) -> Failure:
-    """Describe a rank 0 that is gone between the preparation and the training."""
-    text = (
-        f"lost rank 0: its address does not respond to {name} for {seconds:g} s ({why}): its pod was replaced after "
-        "the preparation, or its node is gone"
-    )
-    return Failure("lost", text, 70, node=name, at=time.time())
-
-
 def start_timeout(
     joined: Sequence[int],
     nnodes: int,
     seconds: float,
     wrong_tokens: int,
     *,
-    prepared: bool,
     names: Mapping[int, str] | None = None,
     hosts: Sequence[str] = (),
 ) -> Failure:
     """Describe workers that have not joined.
 
     Args:
-        prepared: All of them have completed the preparation.
         names: By node rank, as far as they are known.
         hosts: Those whose node ranks are not known.
     """
@@ -107,8 +96,6 @@ def start_timeout(
         text += f"; {listed(hosts, _SHOWN_RANKS)} did not come"
     if wrong_tokens:
         text += f"; {wrong_tokens} connections had a wrong token"
-    if prepared:
-        return Failure("lost", f"after the preparation, {text}", 70, at=time.time())
     return Failure("timeout", text, 124, at=time.time())
 
 

@@ -1,27 +1,29 @@
-"""The state that a pod's init container leaves for its training container.
+"""What a pod's init container leaves for its training container: files in the folder ``--state``.
 
-It holds the verified peer table, the worker's own attachments and rank 0's addresses, so the training container
-needs neither the API nor its token.
+The state file holds the worker's own attachments, which the training container checks again. The named pipe ``started``
+is for the pod's startup probe, which waits until the pipe has a writer: an agent whose script has started.
 """
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torchnet.constants import STARTED_FILE
 from torchnet.errors import NetworkError, UsageError
-from torchnet.network.network_status import StatusEntry
+from torchnet.network.address_sources import AddressSource
+from torchnet.network.network_status import MAX_SIZE, StatusEntry
 from torchnet.network.network_status import parse as parse_status
 from torchnet.network.network_status import render as render_status
-from torchnet.network.peer_table import MAX_SIZE, PeerTable, decode, encode
 from torchnet.text import loads
 
 FILE = "state.json"
-_FORMAT = 1
+HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
+_FORMAT = 2
 _FIX = (
     "the init container (torchnet agent --phase prepare) writes it; mount the same volume in both containers"
 )
@@ -29,10 +31,7 @@ _FIX = (
 
 @dataclass(frozen=True)
 class Handover:
-    """``table`` is verified by the preflight; ``start`` is the job's start attempt (JobSet's restarts; "" without).
-
-    ``frontend`` is the host at which the rendezvous takes place; "" for rank 0's first rail.
-    """
+    """What the init container knows; ``start`` is the job's start attempt (JobSet's restarts; "" without)."""
 
     run_id: str
     node_rank: int
@@ -40,9 +39,6 @@ class Handover:
     uid: str
     start: str
     attachments: tuple[StatusEntry, ...]
-    rank0: tuple[str, ...]
-    table: PeerTable
-    frontend: str = ""
 
     def write(self, folder: str) -> None:
         """Write the state to ``folder`` atomically.
@@ -59,9 +55,6 @@ class Handover:
             "start": self.start,
             "attachments": render_status(self.attachments),
             "origin": self.attachments[0].origin if self.attachments else "",
-            "rank0": list(self.rank0),
-            "frontend": self.frontend,
-            "table": base64.b64encode(encode(self.table)).decode(),
         }
         put(Path(folder) / FILE, (json.dumps(value, indent=1) + "\n").encode())
 
@@ -95,24 +88,34 @@ class Handover:
             nnodes=int(value["nnodes"]),
             uid=str(value["uid"]),
             start=str(value["start"]),
-            attachments=tuple(_from(entry, str(value["origin"])) for entry in entries),
-            rank0=tuple(str(address) for address in value["rank0"]),
-            table=decode(base64.b64decode(value["table"], validate=True)),
-            frontend=str(value["frontend"]),
+            attachments=tuple(replace(entry, origin=str(value["origin"])) for entry in entries),
         )
 
 
 class HandoverSource:
-    """The training container's address source: the prepare container's results, to be checked again."""
+    """The training container's address source: the init container's attachments, to be checked again.
 
-    def __init__(self, state: Handover) -> None:
+    Args:
+        source: the source of rank 0's addresses; None if the rendezvous does not take place on the backend.
+    """
+
+    def __init__(self, state: Handover, source: AddressSource | None = None) -> None:
         self._state = state
+        self._source = source
 
     def attachments(self) -> tuple[StatusEntry, ...]:
         return self._state.attachments
 
     def rank0(self) -> tuple[str, ...]:
-        return self._state.rank0
+        return self._source.rank0() if self._source is not None else ()
+
+
+def announce_start(folder: str) -> None:
+    """Tell the startup probe that the script has started: become the pipe's writer, as long as this process runs."""
+    if folder:
+        # To open it for writing alone would fail before there is a reader. Without a probe, there may be no pipe.
+        with contextlib.suppress(OSError):
+            os.open(os.path.join(folder, STARTED_FILE), os.O_RDWR | os.O_NONBLOCK)
 
 
 def put(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -133,9 +136,3 @@ def put(path: Path, data: bytes, mode: int = 0o644) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-
-
-def _from(entry: StatusEntry, origin: str) -> StatusEntry:
-    return StatusEntry(
-        entry.name, entry.interface, entry.ips, entry.mac, entry.mtu, entry.default, entry.gateway, origin
-    )

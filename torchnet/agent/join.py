@@ -14,7 +14,7 @@ from typing import Any
 from torchnet import constants
 from torchnet.agent import failures
 from torchnet.agent.admission import join_request
-from torchnet.agent.discovery import Discovery, own_row
+from torchnet.agent.discovery import Discovery, is_replaceable, own_row
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.handshake import probe_key
@@ -27,19 +27,15 @@ from torchnet.agent.rendezvous_client import RendezvousClient
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
 from torchnet.network.address_sources import AddressSource
-from torchnet.network.interface_selection import Rail, TakenError
-from torchnet.network.network_status import StatusEntry
+from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRow
-
-_MAX_REPLACEMENTS = 3  # pods per worker: a Job waits 10, 20 and 40 s before it creates them
 
 
 class Join:
     """Ends with a call of ``connected(connection)``, ``failed(failure)`` or ``address_taken(failure)``.
 
     ``address_taken`` means that another machine has this pod's address; a replacement pod may get a free one.
-    ``rails``, ``row`` and ``preflight`` are set before ``connected`` is called. For the discovery, this is the address
-    source; it keeps the real one's result, since a later call may need the API or return less.
+    ``rails``, ``row`` and ``preflight`` are set before ``connected`` is called.
 
     Args:
         frontend: where the rendezvous listens; None: on rank 0's first rail.
@@ -66,29 +62,9 @@ class Join:
         self.rails: tuple[Rail, ...] = ()
         self.preflight: Preflight | None = None
         self._search: Discovery | RendezvousClient | None = None
-        self._verified = ""
-        self._entries: tuple[StatusEntry, ...] = ()
 
-    def attachments(self) -> tuple[StatusEntry, ...]:
-        """Query the address source; exceptions pass through."""
-        self._entries = self._source.attachments()
-        return self._entries
-
-    def rank0(self) -> tuple[str, ...]:
-        return self._source.rank0()
-
-    def verified_attachments(self) -> tuple[StatusEntry, ...]:
-        """Return the rails' attachments; those without an address get the selected one."""
-        return tuple(
-            entry
-            if entry.ips or rail.interface == "lo"  # a named loopback address is rejected
-            else replace(entry, ips=(rail.address,), origin="the preparation")
-            for entry, rail in zip(self._entries, self.rails, strict=True)
-        )
-
-    def begin(self, verified: str) -> None:
-        """Discover and join. ``verified`` is the fingerprint of a table with verified paths, or ""."""
-        self._verified = verified
+    def begin(self) -> None:
+        """Discover and join."""
         self._discover(self._spec, self._discovered, self._not_discovered)
 
     def retry(self) -> None:
@@ -96,15 +72,14 @@ class Join:
         assert isinstance(self._search, RendezvousClient)
         self._search.retry()
 
-    def rejoin(self, verified: str) -> None:
+    def rejoin(self) -> None:
         """Join whichever worker is rank 0 now. Requires ``row``; not for rank 0."""
-        self._verified = verified
         self._search = RendezvousClient(
             self._loop,
             self._spec,
             self._source,
             self.rails[0],
-            join_request(self._spec, self.row, verified),
+            join_request(self._spec, self.row),
             frontend=self._frontend,
             connected=self._connected,
             failed=self._failed,
@@ -150,7 +125,7 @@ class Join:
         self._search = Discovery(
             self._loop,
             spec,
-            self,
+            self._source,
             found=found,
             failed=failed,
             notice=lambda text: self._notice("warning", text),
@@ -187,11 +162,11 @@ class Join:
                     self._loop, spec, rails, self._reporter.send, _receipt, self._frontend
                 )
                 ours, theirs = socket.socketpair()
-                coordinator.admit(theirs, join_request(spec, self.row, self._verified))
+                coordinator.admit(theirs, join_request(spec, self.row))
                 self._phase_timer.own()
                 self._connected(ours)
             else:
-                self.rejoin(self._verified)
+                self.rejoin()
         except TorchnetError as error:
             self._failed(failures.own_error(spec.name, error))
         except OSError as error:
@@ -205,14 +180,10 @@ class Join:
         return failures.port_unavailable(self._spec.name, port, error, host=host, fix=fix)
 
     def _not_discovered(self, error: TorchnetError) -> None:
-        spec = self._spec
-        replaceable = (
-            spec.phase == "prepare" and spec.replaced is not None and spec.replaced < _MAX_REPLACEMENTS
-        )
-        if replaceable and isinstance(error, TakenError):
-            self._address_taken(failures.address_taken(spec.name, error.text))
+        if is_replaceable(self._spec, error):
+            self._address_taken(failures.address_taken(self._spec.name, error.text))
         else:
-            self._failed(failures.own_error(spec.name, error))
+            self._failed(failures.own_error(self._spec.name, error))
 
     def _notice(self, level: str, text: str) -> None:
         self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})

@@ -18,14 +18,11 @@ class Member:
     Attributes:
         address: of the worker's end of the connection.
         last_message_at: by the loop's clock.
-        verified: the fingerprint of the table whose paths the worker has verified.
     """
 
     row: PeerRow
     address: str
     last_message_at: float
-    phase: str = "all"
-    verified: str = ""
     connection: Connection = field(init=False)  # its callbacks need the member
 
 

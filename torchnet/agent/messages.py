@@ -27,7 +27,6 @@ from torchnet.text import printable
 Count = int
 ExitCode = int
 Port = int
-Phase = str  # all, prepare or work
 Receipt = dict[str, Any]  # a worker's, as torchnet.agent.receipt builds it
 
 
@@ -41,15 +40,12 @@ class JoinRequest:
 
     Attributes:
         start: the start attempt of the whole job.
-        verified: the fingerprint of the table whose paths the worker has verified, or "".
     """
 
     row: PeerRow
     run: str
     nnodes: Count
-    phase: Phase = "all"
     start: str = ""
-    verified: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,13 +80,6 @@ class PreflightResult:
     problems: tuple[str, ...] = ()
     paths: Count = 0
     view: PathView | None = None
-
-
-@dataclass(frozen=True)
-class StateSaved:
-    """The worker has saved the verified table; ``round`` is the table's."""
-
-    round: Count
 
 
 @dataclass(frozen=True)
@@ -158,22 +147,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Table:
-    """All workers have joined.
-
-    Attributes:
-        round: of the exchange, which the answers repeat.
-        probe: whether to probe the paths.
-    """
+    """All workers have joined; ``round`` is that of the exchange, which the answers repeat."""
 
     attempt: Count
     round: Count
-    probe: bool
     table: PeerTable
-
-
-@dataclass(frozen=True)
-class SaveState:
-    """Save the verified table for the training container."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +190,6 @@ class Over:
 WorkerMessage = (
     Heartbeat
     | PreflightResult
-    | StateSaved
     | WorkerFailed
     | Kill
     | RanksEnded
@@ -223,16 +200,7 @@ WorkerMessage = (
     | WorkerReceipt
 )
 CoordinatorMessage = (
-    Heartbeat
-    | Rejection
-    | Table
-    | SaveState
-    | Start
-    | Stop
-    | StacksRequest
-    | EndLeftovers
-    | ReceiptRequest
-    | Over
+    Heartbeat | Rejection | Table | Start | Stop | StacksRequest | EndLeftovers | ReceiptRequest | Over
 )
 Message = JoinRequest | WorkerMessage | CoordinatorMessage
 
@@ -370,12 +338,6 @@ def _text(value: object) -> str:
     return value
 
 
-def _phase(value: object) -> str:
-    if value not in ("all", "prepare", "work"):
-        raise ValueError(f"is {_shown(value)}, not all, prepare or work")
-    return str(value)
-
-
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > _MAX_ITEMS:
         raise ValueError(f"is {_shown(value)}, not a list of at most {_MAX_ITEMS:,} strings")
@@ -469,7 +431,6 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "Count": _count,
     "ExitCode": _integer(0, 255),
     "Port": _integer(1, 65535),
-    "Phase": _phase,
     "Failure": _failure,
     "PeerRow": decode_row,
     "PeerRow | None": lambda value: None if value is None else decode_row(value),

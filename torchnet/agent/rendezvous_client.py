@@ -32,9 +32,6 @@ from torchnet.network.peer_table import ONE_FAMILY
 
 ADMISSION_SECONDS = 10.0  # from the connection to the server's proof, including the time in rank 0's queue
 _CONNECT_SECONDS = 2.0
-# After the preparation, rank 0's pod is gone if its address does not even refuse connections for this long: until its
-# agent starts, the kernel refuses them.
-GONE_SECONDS = 30.0
 _NOTICE_AFTER = 10  # tries, about 10 s
 _HINT_AFTER = 6  # tries, about 7 s, all of which timed out
 _LONGEST_PAUSE = 0.5  # between tries, on average
@@ -166,8 +163,6 @@ class Attempt:
 class RendezvousClient:
     """Retries until ``start_timeout``. Looks up rank 0 each time, as it may start later or be replaced.
 
-    In phase work a replacement cannot be looked up, so the client fails if rank 0's address is gone.
-
     Args:
         frontend: where the rendezvous listens; None: at rank 0's first rail.
         connected, failed: one of them is called at the end.
@@ -200,7 +195,6 @@ class RendezvousClient:
         self._notice = notice
         self._deadline = loop.time() + spec.start_timeout
         self._tries = 0
-        self._responded_at = loop.time()  # rank 0's address, if only by refusing a connection
         self._timeouts = 0  # in a row
         self._attempt: Attempt | None = None
         self._timer = loop.later(0, self._try)
@@ -213,7 +207,6 @@ class RendezvousClient:
     def retry(self) -> None:
         """Retry after the connection ended before rank 0's first message."""
         self._phase_timer.waited()
-        self._responded_at = self._loop.time()
         self._try_later(ConnectionError("rank 0 closed the connection before its first message"))
 
     def _try(self) -> None:
@@ -247,8 +240,6 @@ class RendezvousClient:
             self._phase_timer.own()
             self._connected(result)
             return
-        if isinstance(result, (ConnectionError, ValueError)):
-            self._responded_at = self._loop.time()
         if isinstance(result, ConnectionRefusedError):
             result = ConnectionRefusedError(
                 "connection refused: rank 0's agent has not started yet, or its job has started without this worker"
@@ -258,9 +249,6 @@ class RendezvousClient:
     def _try_later(self, error: Exception, seconds: float = 0.0) -> None:
         self._phase_timer.own()
         spec, now, why = self._spec, self._loop.time(), str(error)
-        if spec.phase == "work" and now - self._responded_at > GONE_SECONDS:
-            self._failed(failures.rank0_gone(spec.name, GONE_SECONDS, why))
-            return
         where = f" at {self._frontend}" if self._frontend else ""
         self._timeouts = self._timeouts + 1 if isinstance(error, TimeoutError) else 0
         hint = self._hint() if self._timeouts >= _HINT_AFTER else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torchnet import constants
@@ -22,6 +23,7 @@ from torchnet.network.address_sources import (
     parse_source,
 )
 from torchnet.network.host_networks import HostBackend, HostNetwork, select_backend
+from torchnet.network.network_status import StatusEntry
 
 if TYPE_CHECKING:
     from torchnet.agent.rank0_lookup import Lookup
@@ -66,17 +68,20 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     text = f"host:{','.join(backend.interfaces)}" if backend.interfaces else address_source(options)
     kind = parse_source(text).kind
     by_pod = bool(options.rank0_names) or (kind == "host" and bool(options.rank0_labels))
-    if kind != "multus-status" and not rank0 and spec.node_rank and not by_pod:
+    joins = spec.phase != "prepare"
+    if kind != "multus-status" and not rank0 and spec.node_rank and not by_pod and joins:
         raise UsageError("rank 0's address is not set", fix="--rank0 ADDRESS")
     if kind == "host":
         return HostInterfaces(text, rank0, backend.networks)
     if kind == "static":
         return StaticAddresses(text, rank0, spec.attachments)
     if options.status_dir:
-        return _by_status_dir(options, spec)
+        from torchnet.agent.discovery import sure_attachments
+
+        return _by_status_dir(options, spec, lambda: sure_attachments(spec))
     if not options.status_file:
         return _by_api(spec, options.rank0_labels)
-    other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)
+    other = options.rank0_status_file or (options.status_file if not (spec.node_rank and joins) else None)
     if other is None:
         raise UsageError(
             "--status-file requires --rank0-status-file on ranks other than 0", fix="--rank0-status-file FILE"
@@ -131,14 +136,13 @@ def _rank0_lookup(options: argparse.Namespace, own: str) -> Lookup:
     return ServiceLookup(names, namespace, 6 if ":" in own else 4, NameServers.from_file(), api)
 
 
-def _by_status_dir(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
-    from torchnet.agent.discovery import sure_attachments
+def _by_status_dir(
+    options: argparse.Namespace, spec: AgentSpec, seen: Callable[[], tuple[StatusEntry, ...] | None]
+) -> AddressSource:
     from torchnet.agent.status_dir import StatusDirSource
 
     pod = os.environ.get("POD_NAME", spec.name), os.environ.get("POD_NAMESPACE", "")
-    return StatusDirSource(
-        options.status_dir, pod, spec.attachments, lambda: sure_attachments(spec), family=spec.family
-    )
+    return StatusDirSource(options.status_dir, pod, spec.attachments, seen, family=spec.family)
 
 
 def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
@@ -173,12 +177,17 @@ def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
     return PodSource(api, own, spec.attachments, family=spec.family)
 
 
-def prepared_source(options: argparse.Namespace, spec: AgentSpec, state: Handover) -> AddressSource:
-    if not options.status_dir:
-        return HandoverSource(state)
-    from torchnet.agent.status_dir import PreparedStatus
+def prepared_source(
+    options: argparse.Namespace, spec: AgentSpec, state: Handover, frontend: Endpoint | None
+) -> AddressSource:
+    """Return the training container's address source.
 
-    return PreparedStatus(state, options.status_dir, spec.attachments, spec.family)
+    Raises:
+        TorchnetError: the flags or the environment are unusable.
+    """
+    if options.status_dir:
+        return _by_status_dir(options, spec, lambda: state.attachments)
+    return HandoverSource(state, source_of(options, spec) if frontend is None and spec.node_rank else None)
 
 
 def read(path: str) -> str:

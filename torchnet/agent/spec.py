@@ -44,8 +44,8 @@ class AgentSpec:
         gpus: This worker's GPUs; None does not change the variables.
         hostid: NCCL_HOSTID, if workers share a machine.
         cpus: Per process, if workers share a machine.
-        phase: A pod runs ``prepare`` in an init container and ``work`` in its main container; ``prepare`` writes its
-            results to the folder ``state``.
+        phase: A pod runs ``prepare`` (discovery) in an init container and ``work`` in its main container, which joins;
+            ``prepare`` writes its results to the folder ``state``.
         uid: The pod's UID; "" generates one.
         replaced: Number of this worker's pods that have been replaced; None if they are never replaced.
         host_names: Names of the hosts by node rank, where the scheduler knows them; for messages.
@@ -157,7 +157,8 @@ class AgentSpec:
     phase: Literal["all", "prepare", "work"] = field(
         default="all",
         metadata=_flag(
-            "part to run: prepare (init container, up to the preflight), work (the rest) or all", own=True
+            "part to run: prepare (init container: discovery), work (training container: from the join on) or all",
+            own=True,
         ),
     )
     state: str = field(
@@ -168,8 +169,8 @@ class AgentSpec:
     replaced: int | None = field(
         default=None,
         metadata=_flag(
-            "let prepare exit with code 75 if the pod's address is in use, to be replaced by a new pod; N is the "
-            "number of pods replaced so far",
+            "exit with code 75 if the pod's address is in use or the pod is stopped, before the start, to be replaced "
+            "by a new pod; N is the number of pods replaced so far",
             own=True,
             metavar="N",
             variables=(constants.REPLACED_VARIABLE,),

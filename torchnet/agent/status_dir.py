@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable
 
-from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.constants import NETWORKS_FILE, STATUS_FILE
 from torchnet.errors import NetworkError, NotYetError, UsageError
 from torchnet.network.address_sources import MultusStatus
@@ -23,11 +22,12 @@ _POLL_SECONDS = 0.1
 
 
 class StatusDirSource:
-    """The own attachments from the annotation; from the kernel, if it determines them and the annotation is not there.
+    """The own attachments from the annotation; while it is not there, those that are known without it.
 
     Args:
         pod: the pod's name and namespace, for messages.
-        seen: returns the attachments if the kernel alone determines them, else None.
+        seen: returns the attachments if they are known otherwise, else None: in the init container if the kernel alone
+            determines them, in the training container from the init container.
     """
 
     def __init__(
@@ -57,21 +57,6 @@ class StatusDirSource:
 
     def rank0(self) -> tuple[str, ...]:
         raise NetworkError("only rank 0 knows its backend addresses before the join")
-
-
-class PreparedStatus(HandoverSource):
-    """The training container's address source: the annotation if it is there by now, else the preparation's result."""
-
-    def __init__(
-        self, state: Handover, folder: str, attachments: tuple[NetworkAttachment, ...], family: Family
-    ) -> None:
-        super().__init__(state)
-        self._folder, self._wanted, self._family = folder, attachments, family
-
-    def attachments(self) -> tuple[StatusEntry, ...]:
-        if text := read(self._folder, STATUS_FILE):
-            return MultusStatus(text, None, self._wanted, family=self._family).attachments()
-        return super().attachments()
 
 
 def read(folder: str, name: str) -> str:

@@ -43,6 +43,7 @@ class TerminationLog:
     def __init__(self, spec: AgentSpec, path: str | None = None) -> None:
         self._spec = spec
         self._path = path if path is not None else PATH if os.path.exists(PATH) else ""
+        self._started = False
         self._code: int | None = None
         self._failure: dict[str, Any] | None = None
         self._receipt: dict[str, Any] | None = None
@@ -51,6 +52,7 @@ class TerminationLog:
 
     def send(self, event: Event) -> None:
         kind = event["event"]
+        self._started = self._started or kind == "started"
         if kind in ("failure", "stopping", "replaced") and not event.get("restart"):
             self._failure = {name: event.get(name) for name in _FAILURE}
         elif kind == "worker_receipt":
@@ -84,6 +86,7 @@ class TerminationLog:
             "node": self._spec.name,
             "node_rank": self._spec.node_rank,
             "phase": self._spec.phase,
+            "started": self._started,
             "code": code,
             "failure": self._failure,
             "receipt": _short(self._receipt, rich) if self._receipt else None,

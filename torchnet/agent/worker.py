@@ -1,12 +1,10 @@
-"""One worker: discovery, rendezvous, preflight, and training or the handover to the training container.
+"""One worker: discovery, rendezvous, preflight and training.
 
-JOINING ─ Table ─> PREFLIGHT ─┬─ Start ────> RUNNING ─> ENDED ─ Over ─> OVER
-   ^                          └─ SaveState ─> SAVED ─ Over ─> OVER
-   └─ rank 0 left before the start: from PREFLIGHT and SAVED
+JOINING ─ Table ─> PREFLIGHT ─ Start ─> RUNNING ─> ENDED ─ Over ─> OVER
+   ^                   │
+   └─ rank 0 left ─────┘
 any ─ Stop, or a failure without a coordinator ─> STOPPING ─┬─ Over ─> OVER
                                                             └─ Table ─> PREFLIGHT (a restart)
-
-The modules of the training are loaded where there is one: a pod's first container starts 0.05 s earlier without them.
 """
 
 from __future__ import annotations
@@ -14,44 +12,35 @@ from __future__ import annotations
 import os
 import socket
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torchnet import constants
-from torchnet.agent import etc_hosts, failures, messages, name_lookup
+from torchnet.agent import etc_hosts, failures, messages, name_lookup, rdma_check, receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
-from torchnet.agent.handover import Handover
+from torchnet.agent.handover import announce_start
 from torchnet.agent.heartbeat import heartbeat_seconds, silence_seconds
 from torchnet.agent.join import Join
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.messages import CoordinatorMessage, InvalidMessageError
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.rendezvous import Endpoint, peer_host
+from torchnet.agent.rank_process import Process
+from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.state_machine import StateMachine
 from torchnet.agent.stop_signals import stop_signal
+from torchnet.agent.training_phase import TrainingPhase
 from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
-from torchnet.network.network_status import StatusEntry
 from torchnet.network.path_diagnosis import PathView
-from torchnet.network.peer_table import PeerRow, PeerTable, fingerprint
-
-if TYPE_CHECKING:
-    from torchnet.agent.rank_process import Process
-    from torchnet.agent.training_phase import TrainingPhase
-    from torchnet.agent.worker_processes import WorkerProcesses
-
-HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
+from torchnet.network.peer_table import PeerRow, PeerTable
 
 
 class WorkerState(Enum):
     JOINING = "joining"
     PREFLIGHT = "preflight"
-    SAVED = "saved"
     RUNNING = "running"
     ENDED = "ended"
     STOPPING = "stopping"
@@ -63,14 +52,10 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     WorkerState.PREFLIGHT: frozenset(
         {
             WorkerState.PREFLIGHT,
-            WorkerState.SAVED,
             WorkerState.RUNNING,
             WorkerState.JOINING,
             WorkerState.STOPPING,
         }
-    ),
-    WorkerState.SAVED: frozenset(
-        {WorkerState.PREFLIGHT, WorkerState.JOINING, WorkerState.STOPPING, WorkerState.OVER}
     ),
     WorkerState.RUNNING: frozenset({WorkerState.ENDED, WorkerState.STOPPING}),
     WorkerState.ENDED: frozenset({WorkerState.STOPPING, WorkerState.OVER}),
@@ -79,39 +64,9 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
 }
 
 
-def save_state(
-    spec: AgentSpec,
-    row: PeerRow,
-    attachments: tuple[StatusEntry, ...],
-    table: PeerTable,
-    frontend: str = "",
-) -> None:
-    """Write the state, and a hosts file with the peers' names.
-
-    Args:
-        frontend: the host at which the rendezvous takes place; "" for rank 0's first rail.
-
-    Raises:
-        OSError: a file cannot be read or written.
-    """
-    rank0 = tuple(rail.address for rail in table.rows[0].rails)
-    etc_hosts.write_copy(table, spec.run_id, Path(spec.state) / HOSTS_COPY)
-    state = Handover(
-        spec.run_id,
-        spec.node_rank,
-        spec.nnodes,
-        row.uid,
-        spec.start,
-        attachments,
-        rank0,
-        table,
-        frontend,
-    )
-    state.write(spec.state)
-
-
 _STACKS_SECONDS = 0.5  # until processes have written their stacks
 _SENT_PROBLEMS = 1000  # a message has a limit, and a user reads the first few
+_FAILED_CODE = 1  # instead of the one that asks for a replacement
 _ALONE_SECONDS = 3.0  # how long an interrupted worker waits for the coordinator to stop it
 
 
@@ -119,7 +74,6 @@ class Worker:
     """One worker. :meth:`begin` starts it; ``code`` is its exit code once the loop has ended.
 
     Args:
-        verified: in phase work, the table that the prepare container verified.
         frontend: where the rendezvous listens; None: on rank 0's first rail.
     """
 
@@ -129,7 +83,6 @@ class Worker:
         spec: AgentSpec,
         source: AddressSource,
         reporter: Reporter,
-        verified: PeerTable | None = None,
         frontend: Endpoint | None = None,
     ) -> None:
         self.code = 70
@@ -137,7 +90,6 @@ class Worker:
         self._spec = spec
         self._reporter = reporter
         self._frontend = frontend
-        self._verified = fingerprint(verified) if verified else ""
         self._connection: MessageSocket[CoordinatorMessage] | None = None
         self._table = PeerTable(())
         self._attempt = self._round = 0
@@ -146,7 +98,6 @@ class Worker:
         self._state = StateMachine("worker", TRANSITIONS)
         self._frozen = False
         self._admitted = False  # rank 0 has sent a message on this connection
-        self._rank0_host = ""  # where that connection leads; "" on rank 0
         self._wrote_hosts = False
         self._phase_timer = PhaseTimer(reporter.send)
         self._join = Join(
@@ -160,38 +111,24 @@ class Worker:
             failed=self._stop_alone,
             address_taken=self._end_for_replacement,
         )
-        self._phase: TrainingPhase | None = None
-        if spec.phase != "prepare":
-            self._phase = self._training
+        self._training = TrainingPhase(
+            loop,
+            spec,
+            reporter,
+            ended=self._handle_end,
+            rail_lost=self._handle_lost_rail,
+            notice=lambda text: self._notice("warning", text),
+        )
+        self._processes = self._training.processes
 
     @property
     def state(self) -> WorkerState:
         return self._state.current
 
     @property
-    def _training(self) -> TrainingPhase:
-        """The training; a prepare container, which has none, needs it only to stop."""
-        from torchnet.agent.training_phase import TrainingPhase
-
-        if self._phase is None:
-            self._phase = TrainingPhase(
-                self._loop,
-                self._spec,
-                self._reporter,
-                ended=self._handle_end,
-                rail_lost=self._handle_lost_rail,
-                notice=lambda text: self._notice("warning", text),
-            )
-        return self._phase
-
-    @property
-    def _processes(self) -> WorkerProcesses:
-        return self._training.processes
-
-    @property
     def _begun(self) -> bool:
         """Whether any process has been started."""
-        return self._phase is not None and self._phase.begun
+        return self._training.begun
 
     # -- joining -----------------------------------------------------------------------------------------------------
 
@@ -201,14 +138,17 @@ class Worker:
             return  # stopped before it began
         self._phase_timer.own()
         self._phase_timer.done("start")
-        self._join.begin(self._verified)
+        self._join.begin()
         self._loop.every(heartbeat_seconds(self._spec.nnodes), self._exchange_heartbeats)
 
     def _end_for_replacement(self, failure: Failure) -> None:
-        """End this pod, which cannot take part. It has not joined, and its replacement joins instead."""
+        """End this pod before the start. Its replacement joins instead, and the others wait for that."""
         self._reporter.send({**failure.event(), "event": "replaced"})
         self._state.enter(WorkerState.STOPPING)
-        self._finish(failure.code)
+        self._join.cancel()
+        if self._connection is not None:
+            self._connection.close()
+        self._exit(constants.REPLACE_CODE)
 
     def _rejoin(self) -> None:
         """Join rank 0's replacement, which sends a new table. Before the start, nothing is lost with rank 0."""
@@ -220,13 +160,12 @@ class Worker:
         if self.state is not WorkerState.JOINING:
             self._state.enter(WorkerState.JOINING)
         self._table = PeerTable(())
-        self._join.rejoin(self._verified)
+        self._join.rejoin()
 
     def _use(self, sock: socket.socket) -> None:
         """Use a connection on which the join request has been sent."""
         self._last_message_at = self._loop.time()
         self._admitted = False
-        self._rank0_host = peer_host(sock)
         self._connection = MessageSocket(
             self._loop, sock, messages.decode_from_coordinator, self._receive, self._lose_connection
         )
@@ -234,8 +173,11 @@ class Worker:
     @property
     def _may_rejoin(self) -> bool:
         """Whether nothing has started yet."""
-        before = self.state in (WorkerState.JOINING, WorkerState.PREFLIGHT, WorkerState.SAVED)
-        return before and not self._begun and self._spec.node_rank > 0
+        return self._waits_for_start and self._spec.node_rank > 0
+
+    @property
+    def _waits_for_start(self) -> bool:
+        return self.state in (WorkerState.JOINING, WorkerState.PREFLIGHT) and not self._begun
 
     @property
     def _connected(self) -> bool:
@@ -252,14 +194,11 @@ class Worker:
             self._require(WorkerState.PREFLIGHT)
             self._check_table(message.table)
             self._phase_timer.waited()
-            if self.state in (WorkerState.JOINING, WorkerState.SAVED):
+            if self.state is WorkerState.JOINING:
                 self._phase_timer.done("join")
             self._state.enter(WorkerState.PREFLIGHT)
             self._attempt, self._round, self._table = message.attempt, message.round, message.table
-            self._check_paths(probe=message.probe)
-        elif isinstance(message, messages.SaveState):
-            self._require(WorkerState.SAVED)
-            self._save()
+            self._check_paths()
         elif isinstance(message, messages.Start):
             self._require(WorkerState.RUNNING)
             self._start(message.port)
@@ -277,9 +216,6 @@ class Worker:
             self._close_account()
         elif isinstance(message, messages.Over):
             self._require(WorkerState.OVER)
-            if self.state is WorkerState.SAVED:
-                self._phase_timer.waited()
-                self._phase_timer.total()
             self._finish(message.code)
 
     def _receive_stop(self, message: messages.Stop) -> None:
@@ -312,10 +248,10 @@ class Worker:
         if {len(row.rails) for row in table.rows} != {len(self._join.rails)}:
             raise InvalidMessageError("the table has another number of rails than this worker")
 
-    def _check_paths(self, *, probe: bool) -> None:
+    def _check_paths(self) -> None:
         preflight = self._cancel_preflight()
-        # On loopback the file is the machine's and already names 127.0.0.1; a prepare container writes a copy.
-        if not self._spec.loopback and self._spec.phase != "prepare":
+        # On loopback the file is the machine's and already names 127.0.0.1.
+        if not self._spec.loopback:
             private = etc_hosts.is_private()
             self._wrote_hosts = private and etc_hosts.add_peers(self._table, self._spec.run_id)
             # Once for the job: rank 0's store looks up each connection, and its hosts are usually alike.
@@ -323,14 +259,14 @@ class Worker:
             if once and not self._wrote_hosts and not name_lookup.are_fast(name_lookup.asked(self._table)):
                 self._notice("warning", etc_hosts.unchanged(self._table, private=private))
         own = self._spec.node_rank
-        peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
+        peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight)
         number = self._round
 
         def done(problems: list[str]) -> None:
             problems = problems or self._check_rdma()
             self._phase_timer.own()
             self._phase_timer.done("preflight")
-            paths = 0 if problems else preflight.proven if peers else 0
+            paths = 0 if problems else preflight.proven
             host = os.environ.get(constants.HOST_VARIABLE, "")
             view = preflight.view(host) if problems else PathView(host)
             self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths, view))
@@ -343,12 +279,9 @@ class Worker:
 
     def _check_rdma(self) -> list[str]:
         """Return what rules out RDMA over the backend, and show what may."""
-        # A device plugin gives the devices to the training container alone.
-        if self._spec.loopback or self._spec.phase == "prepare":
+        if self._spec.loopback:
             return []
         rails = [(rail.interface, rail.address) for rail in self._join.rails]
-        from torchnet.agent import rdma_check
-
         problems, warnings = rdma_check.check(self._spec, rails)
         for text in warnings if self._attempt == 0 else ():
             self._notice("warning", text)
@@ -361,24 +294,6 @@ class Worker:
         preflight.cancel()
         return preflight
 
-    def _save(self) -> None:
-        """Save the verified table: to a file for the next container, or in memory in phase work."""
-        self._phase_timer.waited()
-        self._verified = fingerprint(self._table)
-        self._state.enter(WorkerState.SAVED)
-        if self._spec.phase == "prepare":
-            try:
-                attachments = self._join.verified_attachments()
-                # A name may have several addresses: the one that was connected to.
-                host = (self._rank0_host or self._frontend.known_host) if self._frontend else ""
-                save_state(self._spec, self._join.row, attachments, self._table, host)
-            except OSError as error:
-                self._fail(failures.state_not_saved(self._spec.name, self._spec.state, error))
-                return
-        self._phase_timer.own()
-        self._phase_timer.done("save")
-        self._send(messages.StateSaved(self._round))
-
     def _start(self, port: int) -> None:
         self._phase_timer.waited()
         self._state.enter(WorkerState.RUNNING)
@@ -386,6 +301,7 @@ class Worker:
         self._refused_addresses()  # those of an attempt before this one
         try:
             self._training.start(self._table, self._join.rails, port, self._attempt)
+            announce_start(self._spec.state)
         except OSError as error:
             self._fail(failures.command_not_executable(self._spec.name, self._spec.command[0], error))
         self._phase_timer.own()
@@ -492,8 +408,11 @@ class Worker:
         if self._begun and self._processes.end_leftovers():
             return False
         # A pod that is evicted before the start is replaced: the others wait for the new one instead of stopping.
-        replaced = self._spec.phase != "all" and not self._begun
-        if self.state is WorkerState.JOINING or replaced or not self._connected:
+        if self._spec.replaced is not None and self._waits_for_start:
+            self._end_for_replacement(failure)
+            return True
+        may_come_again = self._spec.phase == "work" and not self._begun
+        if self.state is WorkerState.JOINING or may_come_again or not self._connected:
             self._stop_alone(failure)
         else:
             self._reporter.send({**failure.event(), "event": "stopping"})
@@ -554,8 +473,6 @@ class Worker:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _close_account(self) -> None:
-        from torchnet.agent import receipt
-
         whole = self._training.receipt(self._table, self._join.rails)
         summary = receipt.summary(self._spec, whole)
         event = whole if self._spec.full_receipt else summary
@@ -563,6 +480,11 @@ class Worker:
         self._send(messages.WorkerReceipt(summary))
 
     def _finish(self, code: int) -> None:
+        # A script may end with any code, and its pod must not be replaced.
+        replaced = self._spec.replaced is not None and code == constants.REPLACE_CODE
+        self._exit(_FAILED_CODE if replaced else code)
+
+    def _exit(self, code: int) -> None:
         self._state.enter(WorkerState.OVER)
         self.code = code
         self._reporter.send({"event": "end", "node": self._spec.node_rank, "code": code})
@@ -570,8 +492,7 @@ class Worker:
 
     def close(self) -> None:
         """Release all resources."""
-        if self._phase is not None:
-            self._phase.close()
+        self._training.close()
         if self._wrote_hosts:
             etc_hosts.remove_peers(self._spec.run_id)
         self._join.close()

@@ -18,7 +18,7 @@ CONTAINERS = (PREPARE, WORKER)
 HELP = """\
 Print the output of a run's workers, each line with its rank.
 
-Of the workers' preparation (discovery, rendezvous, path checks), rank 0's is printed, and those that failed; -c prepare
+Of the workers' preparation (discovery), rank 0's is printed, and those that failed; -c prepare
 prints every worker's.
 """
 

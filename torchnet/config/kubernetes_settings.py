@@ -241,7 +241,7 @@ KUBERNETES_FIELDS = (
         "kubernetes.service_account",
         "--service-account",
         "Run the pods under this ServiceAccount. If DNS fails, the workers ask the API server with its token, which "
-        "needs get and list on pods. [default, without a token]",
+        "needs get and list on pods; the script can read the token, too. [default, without a token]",
         _NAME,
         metavar="NAME",
     ),

@@ -35,7 +35,7 @@ POSITIONS = st.floats(0, 1)  # in the bytes of a message
 GARBAGE = st.one_of(
     st.binary(min_size=1, max_size=40),
     st.sampled_from([pack_message(messages.Start(1)), pack_message(messages.Over(0))]),
-    st.sampled_from(["StateSaved", "ProcessesStopped", "Invented"]).map(
+    st.sampled_from(["PreflightResult", "ProcessesStopped", "Invented"]).map(
         lambda name: pack({"type": name, "round": -1, "row": 5})
     ),
 )
@@ -44,9 +44,8 @@ GARBAGE = st.one_of(
 class Peer:
     """A worker's end of a connection, byte by byte."""
 
-    def __init__(self, rank: int, phase: str) -> None:
+    def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.phase = phase
         self.sock, self.server_end = socket.socketpair()
         self.sock.setblocking(False)
         self.buffer = b""
@@ -90,7 +89,7 @@ class Runs(RuleBasedStateMachine):
     """One job of three workers."""
 
     @initialize(
-        phase=st.sampled_from(["all", "all", "work", "prepare"]),
+        phase=st.sampled_from(["all", "work"]),
         restarts=st.integers(0, 2),
         joined=st.sampled_from([True, True, False]),
         silent_end=st.booleans(),
@@ -150,22 +149,17 @@ class Runs(RuleBasedStateMachine):
     )  # it listens
     @rule(
         rank=RANKS,
-        how=st.sampled_from(
-            ["good", "good", "good", "token", "uid", "run", "malformed", "other phase", "cut", "twice"]
-        ),
+        how=st.sampled_from(["good", "good", "good", "token", "uid", "run", "malformed", "cut", "twice"]),
         at=POSITIONS,
     )
     def join(self, rank: int, how: str, at: float) -> None:
-        phase = self.spec.phase
-        if how == "other phase" and phase != "all":
-            phase = "work" if phase == "prepare" else "prepare"
-        peer = Peer(rank, phase)
+        peer = Peer(rank)
         self.coordinator.server.challenge(peer.server_end)
         challenge = peer.sock.recv(handshake.CHALLENGE_BYTES)
         rails = (PeerRail("lo", f"127.0.0.{rank + 1}", 65536),)
         uid = "another" if how == "uid" else f"u{rank}"
         run = "another" if how == "run" else self.spec.run_id
-        request = messages.JoinRequest(PeerRow(rank, f"node-{rank}", uid, rails), run, NNODES, phase)
+        request = messages.JoinRequest(PeerRow(rank, f"node-{rank}", uid, rails), run, NNODES)
         data = messages.encode(request) | ({"nnodes": "x"} if how == "malformed" else {})
         token = "another" if how == "token" else self.spec.token
         signed, proof = handshake.answer_challenge(token, challenge, data)
@@ -198,8 +192,6 @@ class Runs(RuleBasedStateMachine):
         answer: messages.WorkerMessage | None = None
         if isinstance(request, messages.Table):
             answer = messages.PreflightResult(request.round, () if good else ("no path",), 2)
-        elif isinstance(request, messages.SaveState):
-            answer = messages.StateSaved(peer.last(messages.Table).round)
         elif isinstance(request, messages.Start):
             attempt = peer.last(messages.Table).attempt
             answer = messages.ProcessesEnded(attempt) if good else messages.WorkerFailed(failure)
@@ -234,7 +226,6 @@ class Runs(RuleBasedStateMachine):
         message=st.one_of(
             st.builds(messages.Heartbeat, st.integers(0, 1 << 40), st.booleans()),
             st.builds(messages.PreflightResult, st.integers(0, 9), st.sampled_from([(), ("no path",)])),
-            st.builds(messages.StateSaved, st.integers(0, 9)),
             st.builds(messages.ProcessesEnded, st.integers(0, 2)),
             st.just(messages.ProcessesStopped()),
             st.just(messages.Kill()),
@@ -289,9 +280,7 @@ class Runs(RuleBasedStateMachine):
 
     def verdicts(self) -> list[int]:
         """The exit codes that have been decided."""
-        found = [event["receipt"]["exit_code"] for event in self.events if event["event"] == "receipt"]
-        prepared = self.coordinator.state in (CoordinatorState.LEAVING, CoordinatorState.OVER) and not found
-        return [*found, 0] if prepared else found
+        return [event["receipt"]["exit_code"] for event in self.events if event["event"] == "receipt"]
 
     @invariant()
     def no_verdict_is_early_or_unfounded(self) -> None:
@@ -300,9 +289,8 @@ class Runs(RuleBasedStateMachine):
         everybody = set(range(NNODES))
         for peer in self.peers:
             over = [message.code for message in peer.received if isinstance(message, messages.Over)]
-            expected = verdicts if peer.phase != "prepare" or self.spec.phase == "prepare" else [*verdicts, 0]
             assert len(over) <= 1
-            assert all(code in expected for code in over)
+            assert all(code in verdicts for code in over)
             table = None
             for message in peer.received:  # a restart's table may have come after the last start
                 table = message if isinstance(message, messages.Table) else table

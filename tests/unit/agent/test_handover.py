@@ -1,17 +1,21 @@
-"""The state between a pod's two containers, the copy of the hosts file, and what a worker says at the door."""
+"""What a pod's init container leaves for the other: the state, the copy of the hosts file and the pipe of its start."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from torchnet.agent import etc_hosts
-from torchnet.agent.handover import FILE, Handover, HandoverSource, put
+from torchnet.agent.handover import FILE, Handover, HandoverSource, announce_start, put
+from torchnet.constants import STARTED_FILE
 from torchnet.errors import UsageError
+from torchnet.network.address_sources import StaticAddresses
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, fingerprint
 
@@ -22,15 +26,17 @@ TABLE = PeerTable(
     )
 )
 ENTRY = StatusEntry("ml/net", "net1", ("fd00::1",), mac="00:11:22:33:44:55", origin="--address-source")
-STATE = Handover("run", 1, 2, "uid-1", "3", (ENTRY,), ("fd00::1",), TABLE)
+STATE = Handover("run", 1, 2, "uid-1", "3", (ENTRY,))
 
 
 def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     STATE.write(str(tmp_path))
     assert Handover.read(str(tmp_path)) == STATE
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    source = HandoverSource(STATE)
-    assert (source.attachments(), source.rank0()) == ((ENTRY,), ("fd00::1",))
+    assert HandoverSource(STATE).attachments() == (ENTRY,)
+    assert HandoverSource(STATE).rank0() == ()  # it is found by its pod
+    other = StaticAddresses("static:net1=fd00::2/64", ("fd00::1",))
+    assert HandoverSource(STATE, other).rank0() == ("fd00::1",)
 
 
 def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -40,7 +46,13 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
     STATE.write(str(tmp_path))
     whole = (tmp_path / FILE).read_text()
     value = json.loads(whole)
-    others: list[Any] = [{**value, "format": 2}, {**value, "table": "x"}, {**value, "node_rank": "x"}, [], 5]
+    others: list[Any] = [
+        {**value, "format": 1},
+        {**value, "attachments": "x"},
+        {**value, "node_rank": "x"},
+        [],
+        5,
+    ]
     others += [{k: v for k, v in value.items() if k != key} for key in value]
     for text in [whole[:-20], "", *(json.dumps(other) for other in others)]:
         (tmp_path / FILE).write_text(text)
@@ -82,10 +94,35 @@ def test_what_was_verified_is_told_by_rank_uid_addresses_and_mtu() -> None:
 def test_a_copy_of_the_hosts_file_gets_the_peers(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.write_bytes(b"127.0.0.1\tlocalhost\n\xff odd")
+    copy = tmp_path / "copy"
+    etc_hosts.write_copy(copy, path=str(own))
+    assert copy.read_bytes() == own.read_bytes()
     for _ in range(2):
-        etc_hosts.write_copy(TABLE, "r", tmp_path / "copy", path=str(own))
-    lines = (tmp_path / "copy").read_bytes().splitlines()
+        assert etc_hosts.add_peers(TABLE, "r", path=str(copy))
+    lines = copy.read_bytes().splitlines()
     assert lines[:2] == [b"127.0.0.1\tlocalhost", b"\xff odd"]
     assert lines.count(b"fd00::2\trun-1\t# torchnet 'r'") == 1
     assert b"10.0.0.2\trun-1-frontend\t# torchnet 'r'" in lines
     assert own.read_bytes() == b"127.0.0.1\tlocalhost\n\xff odd"
+
+
+def test_a_probe_waits_until_the_script_has_started(tmp_path: Path) -> None:
+    path = str(tmp_path / STARTED_FILE)
+    os.mkfifo(path)
+    probe = subprocess.Popen([sys.executable, "-I", "-S", "-c", f"open({path!r})"])
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            probe.wait(0.3)
+        announce_start(str(tmp_path))
+        assert probe.wait(20) == 0
+    finally:
+        probe.kill()
+        probe.wait()
+    # One that comes later does not wait.
+    subprocess.run([sys.executable, "-I", "-S", "-c", f"open({path!r})"], timeout=20, check=True)
+
+
+def test_without_a_pipe_there_is_nobody_to_tell(tmp_path: Path) -> None:
+    for folder in ("", str(tmp_path)):
+        announce_start(folder)
+    assert list(tmp_path.iterdir()) == []

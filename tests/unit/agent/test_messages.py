@@ -36,7 +36,6 @@ FROM_WORKER: list[WorkerMessage] = [
     ),
     messages.PreflightResult(3, ("a", "b"), 4),
     messages.PreflightResult(3, ("a",), 0, PathView("n", (LinkType("ipvlan", "l3", 64),), ((1, 0),), ())),
-    messages.StateSaved(3),
     messages.WorkerFailed(FAILURE),
     messages.Kill(),
     messages.RanksEnded(1),
@@ -50,8 +49,7 @@ FROM_WORKER: list[WorkerMessage] = [
 FROM_COORDINATOR: list[CoordinatorMessage] = [
     Heartbeat(),
     messages.Rejection(FAILURE),
-    messages.Table(1, 2, True, PeerTable((ROW,))),
-    messages.SaveState(),
+    messages.Table(1, 2, PeerTable((ROW,))),
     messages.Start(29501),
     messages.Stop(FAILURE, restart=True),
     messages.Stop(FAILURE, at_once=True),
@@ -60,7 +58,7 @@ FROM_COORDINATOR: list[CoordinatorMessage] = [
     messages.ReceiptRequest(),
     messages.Over(255),
 ]
-JOIN = JoinRequest(ROW, "run-1", 2, "work", "3", "fingerprint")
+JOIN = JoinRequest(ROW, "run-1", 2, "3")
 CASES = [
     *((message, decode_from_worker) for message in FROM_WORKER),
     *((message, decode_from_coordinator) for message in FROM_COORDINATOR),
@@ -159,17 +157,15 @@ def test_a_receipt_that_is_accepted_can_be_assembled(data: st.DataObject) -> Non
 
 
 def test_a_join_request_is_admitted_or_rejected_with_the_reason() -> None:
-    own = spec(0, phase="work", start="2")
-    request = admission.join_request(own, ROW, "fingerprint")
+    own = spec(0, start="2")
+    request = admission.join_request(own, ROW)
 
     def rejection(**fields: Any) -> str:
-        return admission.rejection(
-            request, spec(0, **{"phase": "work", "start": "2", **fields}), None, late=False
-        )
+        return admission.rejection(request, spec(0, **{"start": "2", **fields}), None, late=False)
 
-    assert rejection() == rejection(phase="prepare") == ""
-    reasons = [rejection(**fields) for fields in ({"start": "3"}, {"phase": "all"}, {"nnodes": 5})]
-    assert ["3" in reasons[0], "--phase work" in reasons[1], "--nnodes 5" in reasons[2]] == [True] * 3
+    assert rejection() == ""
+    reasons = [rejection(**fields) for fields in ({"start": "3"}, {"nnodes": 5})]
+    assert ["3" in reasons[0], "--nnodes 5" in reasons[1]] == [True] * 2
     assert admission.rejection(request, own, None, late=True)
     assert "node-1" in admission.rejection(request, own, PeerRow(1, "node-1", "other", ROW.rails), late=False)
     for address in ("fe80::1", "::1", "127.0.0.1", "ff02::1", "0.0.0.0"):

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.agents import table
-from torchnet.agent.handover import Handover
-from torchnet.agent.status_dir import STATUS_SECONDS, PreparedStatus, StatusDirSource
+from torchnet.agent.status_dir import STATUS_SECONDS, StatusDirSource
 from torchnet.errors import NetworkError, NotYetError, StatusError, UsageError
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.network_status import StatusEntry, render
@@ -80,19 +78,12 @@ def test_an_annotation_that_is_malformed_is_an_error_at_once(tmp_path: Path) -> 
         Volume(tmp_path, status="{").source().attachments()
 
 
-def prepared(folder: Path) -> PreparedStatus:
-    entry = StatusEntry("ml/net", "net1", ("fd00::2",), origin="the preparation")
-    state = Handover("run", 0, 2, "u", "", (entry,), ("fd00::1",), table(), "10.0.0.1")
-    return PreparedStatus(state, str(folder), WANTED, "auto")
-
-
 def test_the_training_container_compares_what_has_come_by_then(tmp_path: Path) -> None:
-    volume = Volume(tmp_path)
-    source = prepared(volume.folder)
-    assert [entry.origin for entry in source.attachments()] == ["the preparation"]
+    entry = StatusEntry("ml/net", "net1", ("fd00::2",), origin="the preparation")
+    source = Volume(tmp_path).source((entry,))
+    assert source.attachments() == (entry,)
     (tmp_path / "network-status").write_text(TOLD)
     assert [(entry.origin, entry.ips) for entry in source.attachments()] == [("network-status", ("fd00::2",))]
-    assert source.rank0() == ("fd00::1",)
     other = render((StatusEntry("ml/other", "net1", ("fd00::2",)),))
     (tmp_path / "network-status").write_text(other)
     with pytest.raises(NetworkError, match="no entry for ml/net@net1"):

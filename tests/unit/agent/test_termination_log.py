@@ -47,6 +47,7 @@ def test_a_message_always_fits_and_is_json(text: str, reason: str, findings: lis
         "node",
         "node_rank",
         "phase",
+        "started",
         "code",
         "failure",
         "receipt",
@@ -72,6 +73,19 @@ def test_the_message_is_there_as_soon_as_something_fails(tmp_path: Path) -> None
     late = json.loads(path.read_bytes())
     assert path.read_bytes().endswith(b"}")  # the shorter one leaves nothing of the longer
     assert (late["code"], late["failure"]["text"]) == (70, "lost run-1")
+
+
+def test_it_tells_whether_the_script_had_started(tmp_path: Path) -> None:
+    """What is not known is not written: only an end is."""
+    path = tmp_path / "message"
+    for begins in (False, True):
+        made = TerminationLog(spec(0), str(path))
+        if begins:
+            made.send({"event": "started", "attempt": 0})
+        assert not path.exists()
+        made.send({"event": "end", "code": 0})
+        assert json.loads(path.read_text())["started"] is begins
+        path.unlink()
 
 
 def test_a_failure_that_a_restart_forgives_is_not_kept(tmp_path: Path) -> None:

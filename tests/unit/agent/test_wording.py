@@ -31,12 +31,9 @@ FAILURES = {
     "port_unavailable (other)": failures.port_unavailable("run-0", 29499, OSError(13, "Permission denied")),
     "rejected": failures.rejected("node-1", "node rank 1 is taken by node-9 (fd00::9)", "node-1"),
     "join_timeout": failures.join_timeout("node-1", " at rank0.example:29500", 30.0, "Connection refused"),
-    "rank0_gone": failures.rank0_gone("node-1", 30.0, "No route to host"),
-    "start_timeout": failures.start_timeout([0, 2], 4, 20.0, 3, prepared=False),
-    "start_timeout (hosts)": failures.start_timeout(
-        [0], 3, 20.0, 0, prepared=False, names={1: "b"}, hosts=("c",)
-    ),
-    "start_timeout (prepared)": failures.start_timeout([0], 20, 20.0, 0, prepared=True),
+    "start_timeout": failures.start_timeout([0, 2], 4, 20.0, 3),
+    "start_timeout (hosts)": failures.start_timeout([0], 3, 20.0, 0, names={1: "b"}, hosts=("c",)),
+    "start_timeout (many)": failures.start_timeout([0], 20, 20.0, 0),
     "preflight_failed": failures.preflight_failed("node-0", [PATH] * 6),
     "preflight_failed (causes)": failures.preflight_failed("node-0", [PATH] * 3, ["node1 has no route"] * 6),
     "state_not_saved": failures.state_not_saved("run-1", "/torchnet", OSError(28, "No space left on device")),
@@ -44,7 +41,9 @@ FAILURES = {
         "node-1", "train", OSError(13, "Permission denied")
     ),
     "worker_left": failures.worker_left(ROW),
-    "worker_left (invalid)": failures.worker_left(ROW, "StateSaved.round is -1, not an integer from 0 to 9"),
+    "worker_left (invalid)": failures.worker_left(
+        ROW, "PreflightResult.round is -1, not an integer from 0 to 9"
+    ),
     "worker_silent": failures.worker_silent(ROW, "fd00::1", 13.4, 13.0),
     "rank0_isolated": failures.rank0_isolated(table().rows[0], "net1", 7, 13.0),
     "workers_not_stopped": failures.workers_not_stopped([ROW], 35.0),

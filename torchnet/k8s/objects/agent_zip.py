@@ -60,19 +60,17 @@ PARTS = (
 _FIX = "pip install --force-reinstall torchnet-launch"
 # The kernel drops a SIGTERM to a container's first process until it has a handler, and the agent installs its own only
 # after the imports.
-_MAIN = (
-    b"""\
+_MAIN = b"""\
+import os
 import signal
 import sys
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(%d))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(%d if "%s" in os.environ else %d))
 
 from torchnet.agent.zip_main import main
 
 sys.exit(main(sys.argv[1:]))
-"""
-    % constants.STOPPED_CODE
-)
+""" % (constants.REPLACE_CODE, constants.REPLACED_VARIABLE.encode(), constants.STOPPED_CODE)
 
 
 def agent_zip() -> bytes:

@@ -1,4 +1,4 @@
-"""The pod template of a worker: an init container that prepares, a container that trains, and their commands."""
+"""The pod template of a worker: a container that prepares, one that joins and trains, and their commands."""
 
 from __future__ import annotations
 
@@ -59,20 +59,28 @@ def command(job: JobSpec, run_id: str, phase: str, code: CodeBundle) -> list[str
     words += ["--spec", f"{CODE_DIR}/{SPEC_JSON}", "--node-rank", INDEX]
     if _reads_status(job):
         words += ["--status-dir", constants.STATUS_DIR]
-    if phase == "work":
-        return words
+    return words + (_own_flags(job, code) if phase == "prepare" else _rank0_flags(job, run_id))
+
+
+def _own_flags(job: JobSpec, code: CodeBundle) -> list[str]:
+    """Return the flags about the code and this worker's own addresses."""
+    words = []
     if code.code_zip is not None:
         words += ["--code", f"{CODE_DIR}/{CODE_ZIP}", "--workdir", WORK_DIR]
     if job.kubernetes.static_ips:
-        # The variable TORCHNET_ADDRESS_SOURCE holds each worker's own addresses.
-        rank0 = [address.partition("/")[0] for address in fixed_addresses(job)[0]]
-        return [*words, "--rank0", ",".join(rank0)]
+        return words  # the variable TORCHNET_ADDRESS_SOURCE holds each worker's own addresses
     if job.host_network:
         hosts = [str(one) for one in job.network.host_networks if one.kind == "host"]
-        words += [word for host in hosts for word in ("--network", host)]
-    else:
-        words += ["--address-source", "multus-status"]
-    words += ["--rank0-names", ",".join(rank0_names(job, run_id))]
+        return words + [word for host in hosts for word in ("--network", host)]
+    return [*words, "--address-source", "multus-status"]
+
+
+def _rank0_flags(job: JobSpec, run_id: str) -> list[str]:
+    """Return the flags that tell how rank 0 is found."""
+    if job.kubernetes.static_ips:
+        rank0 = [address.partition("/")[0] for address in fixed_addresses(job)[0]]
+        return ["--rank0", ",".join(rank0)]
+    words = ["--rank0-names", ",".join(rank0_names(job, run_id))]
     # With an account of the user's, the agent may ask the API where there is no DNS.
     return words + (["--rank0-labels", _rank0_labels(job, run_id)] if job.kubernetes.service_account else [])
 
@@ -214,13 +222,10 @@ def _placement(how: str, run_id: str) -> dict[str, Any]:
 def _prepare(job: JobSpec, run_id: str, code: CodeBundle) -> dict[str, Any]:
     mounts = [
         mount("code", constants.CODE_DIR, readOnly=True),
-        mount("token", constants.TOKEN_DIR, readOnly=True),
         mount("state", constants.STATE_DIR),
         mount("work", constants.WORK_DIR),
+        *_status_mounts(job),
     ]
-    mounts += _status_mounts(job)
-    if _asks_api(job):
-        mounts.append(mount("api", constants.API_DIR, readOnly=True))
     return {
         "name": constants.PREPARE,
         "image": job.kubernetes.image,
@@ -251,15 +256,31 @@ def _worker(
     if sources:
         container["envFrom"] = sources
     return container | {
-        "env": [*_own_variables(job), *_variables(job)],
+        "env": [*_own_variables(job), *_join_variables(), *_variables(job)],
         "resources": _resources(job, {**_gpus(job), **device_resources(attachments)}),
         "securityContext": container_context(group.user, locks_memory=group.rdma),
+        "startupProbe": _STARTED,
         "terminationMessagePolicy": "File",
         "volumeMounts": _worker_mounts(job),
     }
 
 
+# The container counts as started (containerStatuses[].started) once its script has: the probe waits until the agent has
+# opened the named pipe. It needs no shell, and Python starts in 0.01 s without its site and user packages. To ask for a
+# file every second was rejected: each of the processes would take more time than the agent does by then. The delay
+# keeps the runtime, which takes longer, from slowing down a quick start. No limit may end the container, because the
+# agents have their own (--start-timeout).
+_STARTED = {
+    "exec": {"command": ["python3", "-I", "-S", "-c", f"open('{STATE_DIR}/{constants.STARTED_FILE}')"]},
+    "initialDelaySeconds": 1,
+    "periodSeconds": 1,
+    "timeoutSeconds": 86_400,
+    "failureThreshold": 86_400,
+}
+
+
 def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
+    """Return what both containers need to know of their pod."""
     # The attempt of the JobSet: during a restart, pods of two attempts exist side by side for a moment.
     attempt = f"metadata.labels['{constants.ATTEMPT_LABEL}']"
     ignored = f"metadata.annotations['{constants.IGNORED_ANNOTATION}']"
@@ -269,6 +290,11 @@ def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),
         from_field("POD_UID", "metadata.uid"),
+    ]
+
+
+def _join_variables() -> list[dict[str, Any]]:
+    return [
         from_field(constants.POD_IP_VARIABLE, "status.podIP"),
         from_field(constants.HOST_VARIABLE, "spec.nodeName"),
         {"name": constants.TOKEN_VARIABLE, "value": f"{constants.TOKEN_DIR}/{constants.TOKEN_KEY}"},
@@ -338,11 +364,13 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
         mount("token", constants.TOKEN_DIR, readOnly=True),
         mount("state", constants.STATE_DIR),
         mount("work", constants.WORK_DIR),
-        # The kubelet does not manage /etc/hosts if it is mounted, so the peers' names can be added without root.
-        mount("state", "/etc/hosts", subPath="hosts", readOnly=True),
+        # The kubelet does not manage /etc/hosts if it is mounted, so that the agent can add the peers without root.
+        mount("state", "/etc/hosts", subPath="hosts"),
         mount("shm", "/dev/shm"),
         *_status_mounts(job),
     ]
+    if _asks_api(job):
+        mounts.append(mount("api", constants.API_DIR, readOnly=True))
     if place.kind == "pvc":
         mounts.append(
             mount("script", constants.SCRIPT_DIR, **({"subPath": place.path} if place.path else {}))

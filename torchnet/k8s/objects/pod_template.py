@@ -234,6 +234,8 @@ def apply(before: Mapping[str, Any], patch: Mapping[str, Any], name: str) -> dic
             wrong.append(f"spec.{group}: {container} is missing")
         elif own.get("command") != kept["command"] or own.get("args"):
             wrong.append(f"spec.{group}: the command of {container} must not change")
+        elif own.get("startupProbe") != kept.get("startupProbe"):
+            wrong.append(f"spec.{group}: the startupProbe of {container} must not change")
     if wrong:
         lines = [
             f"--pod-template {printable(name, 200)}: the template must not change these fields:",

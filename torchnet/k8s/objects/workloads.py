@@ -17,9 +17,15 @@ from torchnet.k8s.objects.network_annotation import fixed_addresses, networks, s
 from torchnet.k8s.objects.pod import processes
 from torchnet.network.attachment import NetworkAttachment
 
-# With this exit code a pod whose address another machine uses requests a replacement, a few times
-# (torchnet.agent.join).
-_REPLACE = {"containerName": constants.PREPARE, "operator": "In", "values": [constants.REPLACE_CODE]}
+# With this exit code an agent asks for a replacement of its pod before the start: another machine uses its address, or
+# it was told to stop. Agents have it for no other reason, whatever code a script has (torchnet.agent.worker).
+_REPLACED = [
+    {
+        "action": "Ignore",
+        "onExitCodes": {"containerName": name, "operator": "In", "values": [constants.REPLACE_CODE]},
+    }
+    for name in (constants.PREPARE, constants.WORKER)
+]
 _TRAINED = {"containerName": constants.WORKER, "operator": "NotIn", "values": [0]}
 # The agents' exit codes if the cluster is the cause: the backend failed, or a worker was lost. Not 143, with which
 # agents exit that are told to stop: for a moment, the pods that a suspension has deleted still exist, and the Job
@@ -93,18 +99,15 @@ def _rules(job: JobSpec) -> list[dict[str, Any]]:
     # workers lose the connection to it and end; `FailJob` would delete their pods, with their logs and receipts.
     trained = {"action": "FailIndex", "onExitCodes": _TRAINED}
     if job.kubernetes.form != "jobset":
-        # An evicted worker is replaced; until the barrier, the others find the new one.
-        return [trained, {"action": "Ignore", **_TAKEN_AWAY}, {"action": "Ignore", "onExitCodes": _REPLACE}]
-    # Until the barrier a pod can be replaced, also one that received SIGTERM (evicted, preempted, deleted).
-    again = {**_REPLACE, "values": [constants.REPLACE_CODE, constants.STOPPED_CODE]}
-    replaced = {"action": "Ignore", "onExitCodes": again}
+        # An evicted worker is replaced; until the start, the others find the new one.
+        return [*_REPLACED, trained, {"action": "Ignore", **_TAKEN_AWAY}]
     # A pod that is disrupted and has no exit code may have trained: its node is gone. The JobSet restarts all pods.
     disrupted = {"action": "FailJob", **_TAKEN_AWAY}
     if not job.kubernetes.max_infra_restarts:
-        return [trained, replaced, disrupted]
+        return [*_REPLACED, trained, disrupted]
     # FailJob gives the Job the reason PodFailurePolicy, by which the JobSet knows a failure that is not the script's.
     # The pods that it deletes would be deleted by the restart, too.
-    return [replaced, disrupted, {"action": "FailJob", "onExitCodes": _INFRA}, trained]
+    return [*_REPLACED, disrupted, {"action": "FailJob", "onExitCodes": _INFRA}, trained]
 
 
 def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class LogReading:
 
     def _has_ended(self, one: WorkerStatus) -> bool:
         """Whether the containers that are read have ended."""
-        return one.ended is not None or (self._container == PREPARE and one.started)
+        return one.ended is not None or (self._container == PREPARE and one.joins)
 
     def _watch(self) -> None:
         Watch(

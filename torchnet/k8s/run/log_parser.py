@@ -22,7 +22,7 @@ from torchnet.text import loads
 Event = dict[str, Any]
 _OUTPUT = re.compile(r"\[(\d{1,7})(!?)\] ?")
 _TIME = re.compile(r"(?:\w+: |torchnet's own time: )\d+\.\d{3} s(?:, waited \d+\.\d{3} s)?")
-_PHASES = ("discover", "join", "preflight", "paths", "environment", "run")
+_PHASES = ("discover", "join", "preflight", "environment", "run")
 OWN = "torchnet: "
 LONGEST = 64 << 20  # bytes of a line: the receipt of 10,000 workers fits; longer lines come in pieces
 

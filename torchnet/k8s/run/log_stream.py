@@ -111,15 +111,15 @@ class LogSelection:
         failing = self._failing(workers)
         for rank, one in workers.items():
             failed = rank in failing
-            if self._is_preparation_read(rank, failed=failed and not one.started):
-                exists = one.stage in ("preparing", "prepared") or one.started or one.ended is not None
-                self._follow_one(one, PREPARE, exists, ended=one.started or one.ended is not None)
+            if self._is_preparation_read(rank, failed=failed and not one.joins):
+                exists = one.stage in ("preparing", "prepared") or one.joins or one.ended is not None
+                self._follow_one(one, PREPARE, exists, ended=one.joins or one.ended is not None)
             if self._container != PREPARE:
                 wanted = self._is_selected(rank) or failed
                 is_whole = self._is_selected(rank) or self._extent != WHOLE
                 extent = self._extent if is_whole else LogExtent(tail=_TAIL)
                 self._follow_one(
-                    one, WORKER, wanted and one.started, ended=one.ended is not None, extent=extent
+                    one, WORKER, wanted and one.joins, ended=one.ended is not None, extent=extent
                 )
 
     def _is_preparation_read(self, rank: int, *, failed: bool) -> bool:
@@ -306,7 +306,7 @@ class LogDispatcher:
             if event.get("repeats") or self._first(text) or text.startswith("  "):
                 self._console.event(event)
         elif kind == "phase":
-            # Both containers of a pod report the same phases; a repeated state is shown once.
+            # The pod that replaces rank 0's reports the same phases; a repeated state is shown once.
             if self._first(f"{event['node']} {event['phase']}: {event['text']}"):
                 self._console.event(event)
         elif kind == "output":

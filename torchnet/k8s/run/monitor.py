@@ -85,6 +85,7 @@ class RunOutcome:
     commands: tuple[str, ...] = ("attach", "logs", "status", "down")
 
 
+_ALIVE = ("preparing", "prepared", "joining", "running")  # stages
 _TICK_SECONDS = 0.1
 _READING_TICK_SECONDS = 0.02
 _SECONDS_PER_WORKER, _LONGEST_PAUSE_SECONDS = 5e-4, 1.0  # between two looks at all workers
@@ -351,7 +352,11 @@ class RunMonitor:
         """SUBMITTED, STARTING: report what delays the workers, until all have started."""
         self._tell_queue(now)
         self._node_loss.look(self._workers, now)
-        self._check_workers(now, _START_FAILURE_SECONDS)
+        # All start together. A script that fails at once has ended before the kubelet says that it has started.
+        started = any(one.started for one in self._workers.values())
+        self._check_workers(
+            now, self._options.grace + PATIENCE_SECONDS if started else _START_FAILURE_SECONDS
+        )
         if self._all_started(now, passed):
             if self.phase is Phase.STARTING:
                 self._enter(Phase.RUNNING)
@@ -408,7 +413,7 @@ class RunMonitor:
 
     def _alive(self) -> list[WorkerStatus]:
         """The workers whose containers run or have run. Only they leave a termination message."""
-        return [one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")]
+        return [one for one in self._workers.values() if one.stage in _ALIVE]
 
     def _has_ended(self) -> bool:
         """Whether there is no worker left to wait for."""

@@ -98,7 +98,7 @@ def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failur
             continue
         message = one.ended.message
         if message is None:
-            if one.ended.code == constants.STOPPED_CODE and not one.started:
+            if one.ended.code in (constants.STOPPED_CODE, constants.REPLACE_CODE) and not one.started:
                 text = f"{facts.node(rank)} was stopped before it started"
                 reported.append(
                     Failure(

@@ -1,6 +1,6 @@
 """Parse a container's termination message: up to 4096 bytes from its agent, which outlive the pod's log.
 
-    {"torchnet": 1, "node": "RUN-3", "node_rank": 3, "phase": "prepare" | "work", "code": 42,
+    {"torchnet": 1, "node": "RUN-3", "node_rank": 3, "phase": "prepare" | "work", "started": true, "code": 42,
      "failure": {"kind", "text", "code", "rank", "node", "at"} | null,
      "receipt": the worker's receipt, shortened | null,
      "job": {"exit_code", "reason", "backend_share", "backend_share_high", "proof", "min_share"} | null    # rank 0
@@ -25,6 +25,7 @@ class TerminationMessage:
     """The termination message of one agent.
 
     Attributes:
+        started: the script had started; None in messages of version 0.1.
         receipt: the worker's part of the receipt; its contents are not validated here.
         job: the result of the whole job, from rank 0 only.
     """
@@ -33,6 +34,7 @@ class TerminationMessage:
     failure: Failure | None = None
     receipt: dict[str, Any] | None = None
     job: dict[str, Any] | None = None
+    started: bool | None = None
 
 
 def read(text: str | None) -> TerminationMessage | None:
@@ -53,6 +55,7 @@ def read(text: str | None) -> TerminationMessage | None:
         failure=_failure(data.get("failure")),
         receipt=receipt if isinstance(receipt, dict) else None,
         job=job if isinstance(job, dict) and _is_natural(job.get("exit_code")) else None,
+        started=data["started"] if isinstance(data.get("started"), bool) else None,
     )
 
 

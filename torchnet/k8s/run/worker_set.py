@@ -22,13 +22,12 @@ from torchnet.constants import (
     NODE_RANK_LABEL,
     PREPARE,
     REPLACE_CODE,
-    STOPPED_CODE,
     WORKER,
 )
 from torchnet.k8s.client.kinds import own
 from torchnet.k8s.run.termination_message import TerminationMessage, read
 
-Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "running", "ended"]
+Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "joining", "running", "ended"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class WorkerStatus:
 
     Attributes:
         why: a text that says why the worker does not run yet.
-        started: its training container has started.
+        joins: its training container, in which it joins, exists.
+        started: its script has started, or nothing shows that it has not.
     """
 
     pod: str
@@ -56,6 +56,7 @@ class WorkerStatus:
     rank: int
     stage: Stage
     why: str = ""
+    joins: bool = False
     started: bool = False
     began: float = 0.0
     """Unix time at which its training container started; 0.0 before."""
@@ -98,8 +99,8 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
     assert rank is not None
     prepare = _container(status, "initContainerStatuses", PREPARE)
     main = _container(status, "containerStatuses", WORKER)
-    started = bool(main.get("running") or main.get("terminated"))
-    stage, why, failing = _stage(status, prepare, main)
+    started = _has_started(status, main)
+    stage, why, failing = _stage(status, prepare, main, started=started)
     disrupted = _condition(status, "DisruptionTarget").get("status") == "True"
     return WorkerStatus(
         pod=meta["name"],
@@ -107,6 +108,7 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
         rank=rank,
         stage=stage,
         why=why,
+        joins=bool(main.get("running") or main.get("terminated")),
         started=started,
         began=seconds((main.get("running") or main.get("terminated") or {}).get("startedAt")),
         node=(pod.get("spec") or {}).get("nodeName") or "",
@@ -114,7 +116,7 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
         failing=failing,
         leaving=_leaving(meta, status),
         disrupted=disrupted or status.get("reason") == "Evicted",
-        replaced=disrupted or (prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE,
+        replaced=_is_replaced(prepare, main, disrupted=disrupted),
         patience=float(meta.get("deletionGracePeriodSeconds") or 0),
         pulls=stage == "creating"
         and not failing
@@ -128,13 +130,34 @@ def _container(status: dict[str, Any], field: str, name: str) -> dict[str, Any]:
     return dict(found[0].get("state") or {}) if found else {}
 
 
-def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]) -> tuple[Stage, str, bool]:
+def _has_started(status: dict[str, Any], main: dict[str, Any]) -> bool:
+    """Whether the script has started: by the startup probe, and after the end by the termination message."""
+    done = main.get("terminated")
+    if not done:
+        found = [one for one in status.get("containerStatuses") or () if one.get("name") == WORKER]
+        return bool(main.get("running") and found[0].get("started"))
+    message = read(done.get("message"))
+    if message is not None and message.started is not None:
+        return message.started
+    return bool(done.get("exitCode") != REPLACE_CODE)
+
+
+def _is_replaced(prepare: dict[str, Any], main: dict[str, Any], *, disrupted: bool) -> bool:
+    """Whether a Job ignores how the pod failed: the policy of torchnet.k8s.objects.workloads."""
+    if done := main.get("terminated"):
+        return bool(done.get("exitCode") == REPLACE_CODE)
+    return disrupted or (prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE
+
+
+def _stage(
+    status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any], *, started: bool
+) -> tuple[Stage, str, bool]:
     if status.get("phase") in ("Succeeded", "Failed") or main.get("terminated"):
         return "ended", "", False
     if (prepare.get("terminated") or {}).get("exitCode"):
         return "ended", "", False  # restartPolicy is Never, so the pod's phase is about to become Failed
     if main.get("running"):
-        return "running", "", False
+        return ("running", "", False) if started else ("joining", "joining: rendezvous, path checks", False)
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False":
         detail = f"{scheduled.get('message') or scheduled.get('reason') or ''}"
@@ -142,7 +165,7 @@ def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
             return "queued", f"queued: {detail or 'the pod has scheduling gates'}", False
         return "unscheduled", f"unscheduled: {detail}", True
     if prepare.get("running"):
-        return "preparing", "preparing: discovery, join, path checks", False
+        return "preparing", "preparing: discovery", False
     for state in (prepare, main):
         waiting = state.get("waiting") or {}
         reason, detail = waiting.get("reason") or "", waiting.get("message") or ""
@@ -376,7 +399,7 @@ class WorkerSet:
 
         In a JobSet, any other exit code fails the Job instead (see torchnet.k8s.objects.workloads).
         """
-        return ended.code in (REPLACE_CODE, STOPPED_CODE) if self._restarts else one.replaced
+        return ended.code == REPLACE_CODE if self._restarts else one.replaced
 
     def former(self, uids: Container[str]) -> dict[int, WorkerStatus]:
         """The workers of these pods, the newest of each rank, in their last known state."""

@@ -53,17 +53,21 @@ def test_its_modules_are_those_that_an_agent_loads(archive: Path) -> None:
     assert modules(archive) - loaded == beside
 
 
-def test_it_hears_that_it_is_to_end_before_anything_is_loaded(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("variables", "code"), [({}, 143), ({"TORCHNET_REPLACED": ""}, 75)])
+def test_it_hears_that_it_is_to_end_before_anything_is_loaded(
+    archive: Path, tmp_path: Path, variables: dict[str, str], code: int
+) -> None:
     """As a container's first process it would not without a handler, and the imports take a while."""
     slow = tmp_path / "slow.zip"
     with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(slow, "w") as made:
         made.writestr("__main__.py", whole.read("__main__.py"))
         made.writestr("torchnet/__init__.py", "import time\nprint('loads', flush=True)\ntime.sleep(30)\n")
-    with subprocess.Popen([sys.executable, str(slow)], stdout=subprocess.PIPE) as process:
+    environ = {**os.environ, **variables}
+    with subprocess.Popen([sys.executable, str(slow)], stdout=subprocess.PIPE, env=environ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"loads\n"
         process.terminate()
-        assert process.wait(10) == 143
+        assert process.wait(10) == code
 
 
 def test_it_is_small_and_holds_what_workers_need_and_nothing_else(archive: Path) -> None:

@@ -26,10 +26,11 @@ def test_workers_are_in_the_hosts_network_one_on_each_host(form: str) -> None:
     assert {one["kind"] for one in found}.isdisjoint({"NetworkPolicy", "MultiNetworkPolicy"})
     words = command_of(spec, "prepare")
     own = parse(words[words.index("--network") :])
-    assert (list(map(str, own.network)), bool(own.rank0_names)) == (["host:10.10.0.0/16"], True)
+    assert (list(map(str, own.network)), bool(own.rank0_names)) == (["host:10.10.0.0/16"], False)
+    assert "--rank0-names" in command_of(spec, "worker")
     # The hosts' addresses are the kernel's alone.
     assert "--status-dir" not in words
-    assert env_of(spec, "prepare")[constants.POD_IP_VARIABLE] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert env_of(spec, "worker")[constants.POD_IP_VARIABLE] == {"fieldRef": {"fieldPath": "status.podIP"}}
     assert (spec_of(found).network, spec_of(found).devices) == ("host", ("mlx5_0",))
 
 

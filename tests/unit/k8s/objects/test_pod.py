@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,8 +178,7 @@ def test_the_flags_in_common_reach_the_pod() -> None:
     assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
     assert env_of(spec)["A"] == "1"
     assert "A" not in env_of(spec, "prepare")
-    for name in ("worker", "prepare"):
-        assert env_of(spec, name)["TORCHNET_HOST"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert env_of(spec)["TORCHNET_HOST"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     assert spec["terminationGracePeriodSeconds"] >= 3 + 5
     assert spec["activeDeadlineSeconds"] >= 3660
 
@@ -263,6 +266,24 @@ def test_no_volume_of_torchnets_grows_without_bounds(more: dict[str, Any], size:
     assert all(sizes.values())
 
 
+def test_a_container_has_started_once_its_script_has(tmp_path: Path) -> None:
+    """The probe's command, of the image's Python alone, waits for whoever opens the pipe to write."""
+    spec = pod_template(render())["spec"]
+    assert "startupProbe" not in spec["initContainers"][0]
+    probe = spec["containers"][0]["startupProbe"]
+    # --start-timeout ends workers that wait for others, and no kubelet.
+    assert probe["timeoutSeconds"] == probe["failureThreshold"] == 24 * 3600
+    path = tmp_path / "started"
+    os.mkfifo(path)
+    python, *words = [word.replace("/torchnet-state/started", str(path)) for word in probe["exec"]["command"]]
+    assert python == "python3"
+    with subprocess.Popen([sys.executable, *words]) as waits:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waits.wait(0.3)
+        with path.open("w"):
+            assert waits.wait(20) == 0
+
+
 def test_hosts_are_there_without_root() -> None:
     spec = pod_template(render())["spec"]
     worker = {mount["mountPath"]: mount for mount in spec["containers"][0]["volumeMounts"]}
@@ -270,7 +291,6 @@ def test_hosts_are_there_without_root() -> None:
         "name": "state",
         "mountPath": "/etc/hosts",
         "subPath": "hosts",
-        "readOnly": True,
     }
     assert "/etc/hosts" not in {mount["mountPath"] for mount in spec["initContainers"][0]["volumeMounts"]}
 
@@ -342,6 +362,7 @@ def test_a_templates_annotations_count_with_the_others() -> None:
         ({"spec": {"initContainers": [{"$patch": "replace"}, {"name": "x"}]}}, "prepare"),
         ({"spec": {"containers": [{"name": "worker", "command": ["sleep"]}]}}, "spec.containers"),
         ({"spec": {"containers": [{"name": "worker", "args": ["x"]}]}}, "spec.containers"),
+        ({"spec": {"containers": [{"name": "worker", "startupProbe": None}]}}, "startupProbe of worker"),
         ({"spec": None}, "prepare"),
         ({"spec": {"containers": "abc"}}, "spec.containers"),
         ({"spec": {"containers": {"name": "x"}}}, "spec.containers"),

@@ -129,12 +129,12 @@ RANK0 = {
 def test_rank_0_is_looked_for_by_labels_that_it_alone_has(form: str) -> None:
     found = render(workload=form, service_account="mine")
     spec = pod_template(found)["spec"]
-    words = command_of(spec, "prepare")
+    words = command_of(spec, "worker")
     said = words[words.index("--rank0-labels") + 1].split(",")
     assert said == RANK0[form]
-    (init,) = spec["initContainers"]
+    (worker,) = spec["containers"]
     # Kubernetes puts variables of the container's own into its command, and leaves others as they are.
-    assert (START in init["env"]) == (form == "jobset")
+    assert (START in worker["env"]) == (form == "jobset")
     for index in range(4):
         labels = pod_of(found, index)["metadata"]["labels"] | {constants.ATTEMPT_LABEL: "$(TORCHNET_START)"}
         has = [f"{key}={value}" in said for key, value in labels.items()]

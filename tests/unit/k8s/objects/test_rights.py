@@ -47,16 +47,16 @@ def test_a_launch_creates_no_rights_and_gives_no_pod_a_token(form: str) -> None:
 
 
 @each_form
-def test_an_account_of_the_users_lets_the_init_container_ask_the_api(form: str) -> None:
+def test_an_account_of_the_users_lets_the_training_container_ask_the_api(form: str) -> None:
     found = render(workload=form, service_account="torchnet")
     assert not RBAC & {body["kind"] for body in found}
     spec = pod_template(found)["spec"]
     assert spec["serviceAccountName"] == "torchnet"
     assert spec["automountServiceAccountToken"] is False
     mounts = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in containers(spec)}
-    assert "api" in mounts["prepare"]
-    assert "api" not in mounts["worker"]
-    assert "token" in mounts["prepare"] & mounts["worker"]
+    assert {"api", "token"} <= mounts["worker"]
+    assert not {"api", "token"} & mounts["prepare"]  # it joins nobody
+    assert "TORCHNET_TOKEN_FILE" not in env_of(spec, "prepare")
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes["api"]["projected"]["defaultMode"] == volumes["token"]["secret"]["defaultMode"] == 0o440
 
@@ -73,14 +73,14 @@ def test_rank_0_alone_has_the_name_by_which_it_is_found(form: str) -> None:
         selected = spec["selector"].items() <= pod["metadata"]["labels"].items()
         assert selected == (index == 0)
         assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) == (f"train-{index}", "train")
-    words = command_of(pod_template(found)["spec"], "prepare")
+    words = command_of(pod_template(found)["spec"], "worker")
     assert words[words.index("--rank0-names") + 1] == "train,train-0.train,_join._tcp.train"
 
 
 def test_a_jobset_has_a_service_of_its_own() -> None:
     found = render(workload="jobset")
     assert "Service" not in {body["kind"] for body in found}
-    words = command_of(pod_template(found)["spec"], "prepare")
+    words = command_of(pod_template(found)["spec"], "worker")
     assert words[words.index("--rank0-names") + 1] == "train-w-0-0.train"
     assert pod_of(found, 0)["spec"]["hostname"] == "train-w-0-0"
 
@@ -105,7 +105,7 @@ def test_each_worker_reads_its_own_annotations_in_both_containers(form: str) -> 
         assert [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "status"] == [
             constants.STATUS_DIR
         ]
-        assert env_of(spec, container["name"])[constants.POD_IP_VARIABLE]
+    assert env_of(spec, "worker")[constants.POD_IP_VARIABLE]
 
 
 def test_the_secret_is_where_it_belongs_and_nowhere_else() -> None:
@@ -138,11 +138,13 @@ def test_with_fixed_addresses_nobody_asks_the_api() -> None:
             {"name": "a", "namespace": "ml", "interface": "net1", "ips": [addresses[0]]},
             {"name": "b", "namespace": "other", "interface": "net2", "ips": [addresses[1]]},
         ]
-        words = command_of(pod["spec"], "prepare")
+        words = command_of(pod["spec"], "worker")
         assert words[words.index("--rank0") + 1] == "fcbb:0:800:ffff::100,10.0.0.1"
-        assert not {"--address-source", "--rank0-names", "--status-dir"} & set(words)
         source = f"static:net1={addresses[0]},net2={addresses[1]}"
-        assert env_of(pod["spec"], "prepare")["TORCHNET_ADDRESS_SOURCE"] == source
+        for name in ("prepare", "worker"):
+            words = command_of(pod["spec"], name)
+            assert not {"--address-source", "--rank0-names", "--status-dir"} & set(words)
+            assert env_of(pod["spec"], name)["TORCHNET_ADDRESS_SOURCE"] == source
     assert read_run_info(pods[0]).network == "static"
     assert pod_of(found, 2) == pods[2]
 

@@ -49,6 +49,7 @@ def start() -> Iterator[str]:
         {"prepare": PULL},
         {"prepare": running()},
         {"prepare": terminated(0)},
+        {"prepare": terminated(0), "worker": running(), "started": False},
     ]
     for there in (
         workers(),

@@ -129,12 +129,20 @@ def test_a_signal_before_any_end_is_why_the_job_ended(store: Store, watched: Wat
     assert store.names() == []
 
 
-@pytest.mark.parametrize(("worker", "hurried"), [(None, 1), (running(), 0)], ids=["prepares", "trains"])
+@pytest.mark.parametrize(
+    ("body", "hurried"),
+    [
+        (pod(0, prepare=running()), 1),
+        (pod(0, phase="Running", worker=running(), started=False), 1),
+        (pod(0, phase="Running", worker=running()), 0),
+    ],
+    ids=["prepares", "joins", "trains"],
+)
 def test_who_has_nothing_to_save_yet_has_a_second_for_its_end(
-    store: Store, watched: Watched, worker: dict[str, Any] | None, hurried: int
+    store: Store, watched: Watched, body: dict[str, Any], hurried: int
 ) -> None:
-    """A preparation that has just begun may not have heard that it is to end; a training has its whole time."""
-    store.put(pod(0, phase="Running", worker=worker) if worker else pod(0, prepare=running()))
+    """An agent that has just begun may not have heard that it is to end; a training has its whole time."""
+    store.put(body)
     outcome = watched.run(facts(1), RunOptions(), asked(store, "watch=true"), interrupt)
     assert outcome.code == 130
     assert store.wanted("DELETE", "gracePeriodSeconds=1") == hurried

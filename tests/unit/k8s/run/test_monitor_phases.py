@@ -28,6 +28,7 @@ from torchnet.signals import Signals
 WORLD = 2
 STAGES: dict[str, dict[str, Any]] = {
     "prepares": {"prepare": running()},
+    "joins": {"phase": "Running", "prepare": terminated(0), "worker": running(), "started": False},
     "trains": {"phase": "Running", "prepare": terminated(0), "worker": running()},
     "succeeds": {"phase": "Succeeded", "prepare": terminated(0), "worker": terminated(0, message())},
     "fails": {"phase": "Failed", "worker": terminated(42, message(1, 42, failure=FAILED))},

@@ -380,10 +380,15 @@ def test_a_failure_that_the_agents_met_before_the_launchers_own_word_stays_the_j
 
 
 def test_an_agent_that_was_told_to_stop_before_it_was_up_says_nothing() -> None:
-    body = pod(0, phase="Failed", prepare=terminated(143, None), worker=waiting("PodInitializing"))
-    found = first_failure(facts(1), workers(body, nnodes=1))
-    assert found is not None
-    assert (found.kind, found.code) == ("interrupted", 143)
+    cases: tuple[dict[str, Any], ...] = (
+        {"prepare": terminated(143, None), "worker": waiting("PodInitializing")},  # a plain pod
+        {"prepare": terminated(75, None), "worker": waiting("PodInitializing")},
+        {"prepare": terminated(0), "worker": terminated(75, None)},
+    )
+    for states in cases:
+        found = first_failure(facts(1), workers(pod(0, phase="Failed", **states), nnodes=1))
+        assert found is not None
+        assert (found.kind, found.code) == ("interrupted", 143)
     script = first_failure(facts(1), workers(ended(0, 143, ""), nnodes=1))
     assert script is not None
     assert script.kind == "lost"

@@ -18,6 +18,7 @@ LIFE = (
     {"prepare": waiting("PodInitializing"), "worker": waiting("PodInitializing")},
     {"prepare": running(), "worker": waiting("PodInitializing")},
     {"prepare": terminated(0), "worker": waiting("PodInitializing")},
+    {"phase": "Running", "prepare": terminated(0), "worker": running(), "started": False},
     {"phase": "Running", "prepare": terminated(0), "worker": running()},
     {"phase": "Succeeded", "prepare": terminated(0), "worker": terminated(0, message())},
 )
@@ -195,6 +196,7 @@ def test_states_and_reasons() -> None:
             'secret "x" not found',
         ),
         (pod(prepare=running()), "preparing", "discovery"),
+        (pod(phase="Running", worker=running(), started=False), "joining", "rendezvous"),
         (pod(phase="Running", worker=running()), "running", ""),
     ):
         found = worker(body)
@@ -267,18 +269,52 @@ def test_a_pod_that_asks_for_another_one_makes_room_and_its_words_are_kept() -> 
 
 def test_a_script_may_end_with_any_code() -> None:
     gang = WorkerSet(1, replaces=True)
-    gang.event("ADDED", ended(0, 75))
+    gang.event("ADDED", ended(0, 1, message(0, 1, failure=failure(code=75))))
+    (found,) = gang.workers().values()
+    assert found.ended is not None
+    assert found.ended.message is not None
+    assert found.ended.message.failure is not None
+    assert found.ended.message.failure.code == 75
+
+
+STOPPED = failure("interrupted", 143, text="stopped by SIGTERM")
+
+
+@pytest.mark.parametrize("jobset", [True, False])
+@pytest.mark.parametrize("told", [message(0, 75, started=False, failure=STOPPED), None], ids=["told", ""])
+@pytest.mark.parametrize("container", ["prepare", "worker"])
+def test_what_was_told_to_stop_before_the_start_is_replaced(
+    jobset: bool, told: str | None, container: str
+) -> None:
+    """Deleted while it prepared or joined, also before it could write why."""
+    gang = WorkerSet(1, restarts=jobset, replaces=True)
+    states: dict[str, Any] = {container: terminated(75, told)}
+    gang.event("ADDED", pod(0, phase="Failed", attempt=0 if jobset else None, **states))
+    assert gang.workers() == {}
+    # One that has trained is what the job has lost.
+    gang.event("ADDED", ended(0, 143, uid="second", made="2026-01-01T00:00:09Z"))
     assert gang.workers()[0].ended is not None
 
 
-@pytest.mark.parametrize(("jobset", "there"), [(True, False), (False, True)])
-def test_a_jobset_replaces_what_was_told_to_stop_before_the_barrier(jobset: bool, there: bool) -> None:
-    """Deleted while it prepared: of a Job, its index has failed."""
-    gang = WorkerSet(1, restarts=jobset, replaces=True)
-    gang.event("ADDED", pod(0, phase="Failed", prepare=terminated(143), attempt=0 if jobset else None))
-    assert bool(gang.workers()) == there
-    # One that has trained is what the job has lost, in both.
-    gang.event("ADDED", ended(0, 143, uid="second", made="2026-01-01T00:00:09Z"))
+def test_whether_the_script_has_started_is_told_by_the_probe_and_then_by_the_message() -> None:
+    """Old agents do not tell; they joined before their training container started."""
+    joins = pod(phase="Running", worker=running(), started=False)
+    assert [(one.joins, one.started) for one in map(worker, (joins, pod(worker=running())))] == [
+        (True, False),
+        (True, True),
+    ]
+    for words, started in (
+        (message(0, 4, started=False), False),
+        (message(0, 4), True),
+        (message(0, 4, started=None), True),
+        (None, True),
+    ):
+        assert worker(ended(0, 4, words or "")).started is started
+
+
+def test_a_worker_that_failed_before_the_start_is_not_replaced_because_it_was_evicted_then() -> None:
+    gang = WorkerSet(1, replaces=True)
+    gang.event("ADDED", ended(0, 4, message(0, 4, started=False), conditions=[EVICTED]))
     assert gang.workers()[0].ended is not None
 
 

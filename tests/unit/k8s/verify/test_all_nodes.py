@@ -126,7 +126,7 @@ class Kubelets:
     def _container(self, status: dict[str, Any], state: dict[str, Any]) -> None:
         status.setdefault("phase", "Running")
         status["conditions"] = [{"type": "PodScheduled", "status": "True"}]
-        status["containerStatuses"] = [{"name": "worker", "state": state}]
+        status["containerStatuses"] = [{"name": "worker", "state": state, "started": "running" in state}]
 
     def _stick(self, pod: dict[str, Any], why: dict[str, str]) -> None:
         scheduled = {"type": "PodScheduled", "status": "True"}
