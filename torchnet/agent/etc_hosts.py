@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from torchnet.agent.handover import put
+from torchnet.agent.handover import SHARED, put
 from torchnet.network.peer_table import PeerTable
 
 PATH = "/etc/hosts"
@@ -67,7 +67,7 @@ def write_copy(target: Path, *, path: str = PATH) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    put(target, Path(path).read_bytes())
+    put(target, Path(path).read_bytes(), SHARED)
 
 
 def remove_peers(run_id: str, *, path: str = PATH) -> None:

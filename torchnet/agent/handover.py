@@ -6,7 +6,6 @@ is for the pod's startup probe, which waits until the pipe has a writer: an agen
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torchnet.text import loads
 
 FILE = "state.json"
 HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
+SHARED = 0o666  # mode of what the training container writes: a template may give it another user
 _FORMAT = 2
 _FIX = (
     "the init container (torchnet agent --phase prepare) writes it; mount the same volume in both containers"
@@ -110,12 +110,21 @@ class HandoverSource:
         return self._source.rank0() if self._source is not None else ()
 
 
-def announce_start(folder: str) -> None:
-    """Tell the startup probe that the script has started: become the pipe's writer, as long as this process runs."""
+def announce_start(folder: str) -> str:
+    """Tell the startup probe that the script has started: become the pipe's writer, as long as this process runs.
+
+    Returns:
+        Why that failed; "" if it did not, or if there is no probe, and so no pipe.
+    """
     if folder:
-        # To open it for writing alone would fail before there is a reader. Without a probe, there may be no pipe.
-        with contextlib.suppress(OSError):
+        try:
+            # To open it for writing alone would fail before there is a reader.
             os.open(os.path.join(folder, STARTED_FILE), os.O_RDWR | os.O_NONBLOCK)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            return f"the startup probe is not told that the script has started: {error}"
+    return ""
 
 
 def put(path: Path, data: bytes, mode: int = 0o644) -> None:

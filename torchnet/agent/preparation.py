@@ -19,7 +19,7 @@ from torchnet.agent.bytecode_cache import compile_modules
 from torchnet.agent.discovery import Discovery, is_replaceable, own_uid
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
-from torchnet.agent.handover import HOSTS_COPY, Handover
+from torchnet.agent.handover import HOSTS_COPY, SHARED, Handover
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stop_signals import handled, interrupted
@@ -89,7 +89,8 @@ class Preparation:
         try:
             etc_hosts.write_copy(folder / HOSTS_COPY)
             with suppress(FileExistsError):  # the kubelet may start an init container again
-                os.mkfifo(folder / STARTED_FILE, 0o600)
+                os.mkfifo(folder / STARTED_FILE)
+            os.chmod(folder / STARTED_FILE, SHARED)
             state = Handover(spec.run_id, spec.node_rank, spec.nnodes, own_uid(spec), spec.start, entries)
             state.write(spec.state)
         except OSError as error:

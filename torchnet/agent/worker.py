@@ -301,7 +301,8 @@ class Worker:
         self._refused_addresses()  # those of an attempt before this one
         try:
             self._training.start(self._table, self._join.rails, port, self._attempt)
-            announce_start(self._spec.state)
+            if problem := announce_start(self._spec.state):
+                self._notice("warning", problem)
         except OSError as error:
             self._fail(failures.command_not_executable(self._spec.name, self._spec.command[0], error))
         self._phase_timer.own()

@@ -110,7 +110,7 @@ def decode(data: bytes) -> PeerTable:
 
 
 def fingerprint(table: PeerTable) -> str:
-    """Hash what the preflight verified: ranks, UIDs, interfaces, addresses and MTUs, not eth0 or names."""
+    """Hash what tells one set of workers from another: ranks, UIDs, interfaces, addresses, MTUs; not eth0 or names."""
     seen = [
         [row.node_rank, row.uid, [[r.interface, r.address, r.mtu] for r in row.rails]] for row in table.rows
     ]

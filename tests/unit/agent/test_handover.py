@@ -73,7 +73,7 @@ def test_a_file_is_put_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"old"]
 
 
-def test_what_was_verified_is_told_by_rank_uid_addresses_and_mtu() -> None:
+def test_a_run_is_told_by_its_workers_ranks_uids_addresses_and_mtus() -> None:
     def changed(**fields: Any) -> PeerTable:
         row = TABLE.rows[1]
         return PeerTable((TABLE.rows[0], PeerRow(**{**vars(row), **fields})))

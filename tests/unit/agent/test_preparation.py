@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,24 @@ def test_a_preparation_that_is_stopped_is_replaced_where_a_job_does_that(
     ]
     assert events.kept[-1] == {"event": "end", "node": 0, "code": code}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_user_of_the_training_container_may_write_what_it_must(tmp_path: Path) -> None:
+    """Whom a template can name: it adds the peers to the hosts file, and tells the probe of the start."""
+    loop, events = EventLoop(), Events()
+    known = spec(phase="prepare", state=str(tmp_path), loopback=True)
+    one = Preparation(loop, known, StaticAddresses("static:lo=127.0.0.1/8", ()), events)
+    loop.later(0, one.begin)
+    before = os.umask(0o077)
+    try:
+        loop.run()
+    finally:
+        os.umask(before)
+        loop.close()
+    assert one.code == 0, events.kept
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("hosts", "started")}
+    assert modes == {"hosts": 0o666, "started": 0o666}
+    assert stat.S_ISFIFO((tmp_path / "started").stat().st_mode)
 
 
 def test_an_attachment_without_an_address_gets_the_one_that_was_found() -> None:

@@ -185,7 +185,8 @@ def _row(workload: Object, pods: Sequence[Object], queued: Object | None, *, det
     except UsageError as error:
         # One damaged run, or the leftovers of a verification, must not hide the other runs.
         return _unknown_row(workload, pods, workload["kind"], error.text)
-    worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
+    replaces = info.kind is not POD and not terminal(workload)
+    worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=replaces)
     worker_set.relist(pods)
     found = suspension(workload)
     worker_set.forget(pod["metadata"]["uid"] for pod in pods if found.ended(pod, gone=False))

@@ -55,7 +55,9 @@ class LogReading:
             container: ``prepare`` or ``worker`` reads this one's logs only.
         """
         self._client, self._info, self._console, self._follow = client, info, console, follow
-        self._worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
+        # What is there now is shown; only who follows waits for the replacement of a pod that has ended.
+        replaces = follow and info.kind is not POD
+        self._worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=replaces)
         self._lock = threading.Lock()
         self._workload_status = WorkloadStatus(client, info)
         warn = lambda text: console.notice(text, "warning")  # noqa: E731

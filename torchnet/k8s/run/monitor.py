@@ -512,12 +512,10 @@ class RunMonitor:
         if self.phase is Phase.STOPPING or not self._options.stops:
             return
         # The first process of a container does not receive SIGTERM until it has installed a handler, so a preparation
-        # that has just begun would run to its end. Before the training, there is nothing to save.
+        # that has just begun would run to its end. It has nothing to save. Whether a script has started is known late.
         # The pods of an earlier attempt may still exist, and save theirs.
         saves = self._worker_set.exist(self._attempts.ended_uids | self._jobset_restart.ended_uids)
-        early = (
-            self._signal_count > 0 and not saves and not any(one.started for one in self._workers.values())
-        )
+        early = self._signal_count > 0 and not saves and not any(one.joins for one in self._workers.values())
         self._enter(Phase.STOPPING)
         self._run_stop.begin(NOW_SECONDS if early else None, self._options.grace + PATIENCE_SECONDS)
 

@@ -58,7 +58,7 @@ def _restarts_left(jobset: dict[str, Any]) -> bool:
 def _wait_for_jobset_end(client: ApiClient, info: RunInfo) -> bool:
     """Whether the JobSet ends, so that its Job creates no more pods; waits up to 5 s for that.
 
-    It does not end if a worker has no pod, or was stopped during its preparation: the Job then creates another pod.
+    It does not end if a worker has no pod, or was stopped before its script started: the Job then creates another pod.
     """
     until, backoff = time.monotonic() + _JOBSET_SECONDS, Backoff(_PAUSE, _JOBSET_SECONDS)
     while True:

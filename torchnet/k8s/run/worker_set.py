@@ -22,6 +22,7 @@ from torchnet.constants import (
     NODE_RANK_LABEL,
     PREPARE,
     REPLACE_CODE,
+    STOPPED_CODE,
     WORKER,
 )
 from torchnet.k8s.client.kinds import own
@@ -116,7 +117,7 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
         failing=failing,
         leaving=_leaving(meta, status),
         disrupted=disrupted or status.get("reason") == "Evicted",
-        replaced=_is_replaced(prepare, main, disrupted=disrupted),
+        replaced=_is_replaced(prepare, main, started=started, disrupted=disrupted),
         patience=float(meta.get("deletionGracePeriodSeconds") or 0),
         pulls=stage == "creating"
         and not failing
@@ -137,15 +138,15 @@ def _has_started(status: dict[str, Any], main: dict[str, Any]) -> bool:
         found = [one for one in status.get("containerStatuses") or () if one.get("name") == WORKER]
         return bool(main.get("running") and found[0].get("started"))
     message = read(done.get("message"))
-    if message is not None and message.started is not None:
-        return message.started
+    if message is not None:
+        return message.started is not False  # in messages of version 0.1, None
     return bool(done.get("exitCode") != REPLACE_CODE)
 
 
-def _is_replaced(prepare: dict[str, Any], main: dict[str, Any], *, disrupted: bool) -> bool:
+def _is_replaced(prepare: dict[str, Any], main: dict[str, Any], *, started: bool, disrupted: bool) -> bool:
     """Whether a Job ignores how the pod failed: the policy of torchnet.k8s.objects.workloads."""
     if done := main.get("terminated"):
-        return bool(done.get("exitCode") == REPLACE_CODE)
+        return bool(done.get("exitCode") == REPLACE_CODE) and not started
     return disrupted or (prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE
 
 
@@ -399,7 +400,10 @@ class WorkerSet:
 
         In a JobSet, any other exit code fails the Job instead (see torchnet.k8s.objects.workloads).
         """
-        return ended.code == REPLACE_CODE if self._restarts else one.replaced
+        if not self._restarts:
+            return one.replaced
+        prepared = ended.code == STOPPED_CODE and not one.joins  # of version 0.1
+        return ended.code == REPLACE_CODE or prepared
 
     def former(self, uids: Container[str]) -> dict[int, WorkerStatus]:
         """The workers of these pods, the newest of each rank, in their last known state."""
@@ -426,8 +430,8 @@ class WorkerSet:
         uids = [uid for rank in missing for uid in self._uids[rank] if uid in self._pods]
         uids.sort(key=lambda uid: age_key(self._pods[uid]))
         found = [self._statuses[uid] for uid in uids if uid not in self._forgotten]
-        detail = {one.rank: one.ended.message for one in found if one.ended is not None}
-        return {rank: m.failure.text for rank, m in detail.items() if m is not None and m.failure is not None}
+        detail = {one.rank: one.leaving or _failure_text(one.ended) for one in found if one.ended is not None}
+        return {rank: text for rank, text in detail.items() if text}
 
     def exist(self, uids: Iterable[str]) -> bool:
         """Whether any of these pods exists."""
@@ -441,6 +445,11 @@ class WorkerSet:
     def pods(self) -> dict[str, Pod]:
         """The pods that exist, by name; of each only what `WorkerSet` keeps."""
         return {pod["metadata"]["name"]: pod for pod in self._pods.values()}
+
+
+def _failure_text(ended: WorkerExit) -> str:
+    message = ended.message
+    return message.failure.text if message is not None and message.failure is not None else ""
 
 
 def _deleted(one: WorkerStatus) -> WorkerStatus:

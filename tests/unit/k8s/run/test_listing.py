@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Result
 from tests.unit.api_answers import client, kubeconfig
 from tests.unit.api_store import Store, refusal, storing
-from tests.unit.kubernetes_objects import LABELS, NAMESPACE, RUN, pod, running, terminated
+from tests.unit.kubernetes_objects import LABELS, NAMESPACE, RUN, ended, message, pod, running, terminated
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.run.listing import find, survey, table
 from torchnet.k8s.run.worker_set import rank_of
@@ -303,3 +303,16 @@ def test_a_run_without_a_queue_asks_for_no_workloads(store: Store, tmp_path: Pat
     (row,) = table(client(store, tmp_path), NAMESPACE).rows
     assert row.attempt == 1
     assert not store.wanted("GET", "kueue")
+
+
+def test_workers_that_were_stopped_before_the_start_of_a_run_that_has_ended_are_shown(
+    store: Store, tmp_path: Path
+) -> None:
+    body = workload()
+    body["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}
+    store.put(body)
+    for rank in range(2):
+        store.put(ended(rank, 75, message(rank, 75, started=False)))
+    (row,) = table(client(store, tmp_path), NAMESPACE).rows
+    assert row.state == "failed"
+    assert "no longer exist" not in row.reason

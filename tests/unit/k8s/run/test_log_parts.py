@@ -192,3 +192,11 @@ def test_the_options_of_the_command(store: Store, tmp_path: Path, capsys: pytest
     assert main(["logs", RUN, *place, "--tail=-1", "--since", "0.2s"]) == 0
     assert {query.get("tailLines") for _, _, query in asked(store)} == {None}
     assert {query["sinceSeconds"] for _, _, query in asked(store)} == {"1"}
+
+
+def test_logs_of_workers_that_were_stopped_before_the_start_are_shown(store: Store, read: Read) -> None:
+    """They wait for no replacement: with --keep, theirs are the only ones."""
+    for rank in range(2):
+        put(store, ended(rank, 75, message(rank, 75, started=False)), rank)
+    read.logs()
+    assert "step 4" in read.out.getvalue() + read.err.getvalue()

@@ -133,7 +133,7 @@ def test_a_signal_before_any_end_is_why_the_job_ended(store: Store, watched: Wat
     ("body", "hurried"),
     [
         (pod(0, prepare=running()), 1),
-        (pod(0, phase="Running", worker=running(), started=False), 1),
+        (pod(0, phase="Running", worker=running(), started=False), 0),
         (pod(0, phase="Running", worker=running()), 0),
     ],
     ids=["prepares", "joins", "trains"],

@@ -268,13 +268,14 @@ def test_a_pod_that_asks_for_another_one_makes_room_and_its_words_are_kept() -> 
 
 
 def test_a_script_may_end_with_any_code() -> None:
-    gang = WorkerSet(1, replaces=True)
-    gang.event("ADDED", ended(0, 1, message(0, 1, failure=failure(code=75))))
-    (found,) = gang.workers().values()
-    assert found.ended is not None
-    assert found.ended.message is not None
-    assert found.ended.message.failure is not None
-    assert found.ended.message.failure.code == 75
+    """Also with the code that asks for a replacement, as in runs of version 0.1."""
+    for started in (True, None):
+        gang = WorkerSet(1, replaces=True)
+        gang.event("ADDED", ended(0, 75, message(0, 75, started=started, failure=failure(code=75))))
+        (found,) = gang.workers().values()
+        assert (found.started, found.replaced) == (True, False)
+        assert found.ended is not None
+        assert found.ended.code == 75
 
 
 STOPPED = failure("interrupted", 143, text="stopped by SIGTERM")
@@ -294,6 +295,22 @@ def test_what_was_told_to_stop_before_the_start_is_replaced(
     # One that has trained is what the job has lost.
     gang.event("ADDED", ended(0, 143, uid="second", made="2026-01-01T00:00:09Z"))
     assert gang.workers()[0].ended is not None
+
+
+def test_a_worker_of_an_old_jobset_that_was_stopped_in_its_preparation_is_replaced() -> None:
+    gang = WorkerSet(1, restarts=True, replaces=True)
+    gang.event("ADDED", pod(0, phase="Failed", attempt=0, prepare=terminated(143, None)))
+    assert gang.workers() == {}
+
+
+def test_an_eviction_before_the_start_is_told_with_its_cause() -> None:
+    """The agent itself has only heard a signal."""
+    gang = WorkerSet(1, replaces=True)
+    body = pod(0, phase="Failed", worker=terminated(75, message(0, 75, started=False, failure=STOPPED)))
+    body["status"] |= {"reason": "Evicted", "message": "The node was low on ephemeral-storage"}
+    gang.event("ADDED", body)
+    (text,) = gang.replaced().values()
+    assert "The node was low on ephemeral-storage" in text
 
 
 def test_whether_the_script_has_started_is_told_by_the_probe_and_then_by_the_message() -> None:
