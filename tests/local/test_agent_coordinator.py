@@ -139,7 +139,7 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
             loop.later(0, self._interrupt)
 
         def _interrupt(self) -> None:
-            assert self._worker().interrupt(failure)
+            assert not self._worker().interrupt(failure), "it has no process that stops"
 
         def send(self, event: dict[str, Any]) -> None:
             events.append(event)
