@@ -60,7 +60,7 @@ class Definition:
 
     @property
     def file_name(self) -> str:
-        """The name of the file of a node, without its folder; "" if it is none."""
+        """The file's name without its folder, if it is a node's configuration file; else ""."""
         return self.name.rpartition("/")[2] if self.in_file else ""
 
     @cached_property

@@ -18,7 +18,7 @@ from torchnet.k8s.objects.pod import processes
 from torchnet.network.attachment import NetworkAttachment
 
 # With this exit code an agent asks for a replacement of its pod before the start: another machine uses its address, or
-# it was told to stop. Agents have it for no other reason, whatever code a script has (torchnet.agent.worker).
+# it received SIGTERM. Agents use it for no other reason, whatever a script's exit code is (torchnet.agent.worker).
 _REPLACED = [
     {
         "action": "Ignore",

@@ -267,7 +267,7 @@ def test_no_volume_of_torchnets_grows_without_bounds(more: dict[str, Any], size:
 
 
 def test_a_container_has_started_once_its_script_has(tmp_path: Path) -> None:
-    """The probe's command, of the image's Python alone, waits for whoever opens the pipe to write."""
+    """The probe's command needs only Python, and blocks until a process opens the pipe for writing."""
     spec = pod_template(render())["spec"]
     assert "startupProbe" not in spec["initContainers"][0]
     probe = spec["containers"][0]["startupProbe"]

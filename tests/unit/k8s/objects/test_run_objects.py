@@ -158,7 +158,7 @@ def test_a_jobset_restarts_the_gang_and_spells_out_its_network() -> None:
     assert job_spec["backoffLimitPerIndex"] == 0
     *replaced, trained, evicted = job_spec["podFailurePolicy"]["rules"]
     assert (trained["action"], trained["onExitCodes"]["containerName"]) == ("FailIndex", "worker")
-    # What was told to stop before the start is replaced; what has gone without an end may have trained.
+    # A pod that was stopped before the start is replaced; one that vanished may have trained.
     assert replaced == REPLACED
     assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("FailJob", "DisruptionTarget")
     assert spec_of(found).max_restarts == 3, "the agents', as with a Job"
