@@ -134,7 +134,7 @@ def python_in_network(pid: int, text: str, *words: str) -> subprocess.Popen[str]
 
 
 def process(pod: str, word: str = "", **variables: str) -> int:
-    """Return the pid of a process with these variables in a pod with this name prefix; 0 if there is none.
+    """Return the ID of the process that has these variables, in the pod with this name prefix; 0 if none has.
 
     Args:
         word: of its command.
