@@ -1,8 +1,9 @@
 """Lanes: several processes run the tests at the same time, each taking one file after the other.
 
-`pytest` without paths takes a lane for each processor and one more for the cluster, whose tests mostly wait;
-``--lanes N`` takes N, also for single files, and ``--lanes 1`` runs one test after the other. Tests that are marked
-``quiet`` run at the end, while no other test runs: they measure rates, or hold the product to a few seconds.
+`pytest` without paths takes a lane for each processor, one more for the cluster, and one for the tests that are marked
+``waits``: they hardly take a processor, and run one after the other. ``--lanes N`` takes N, also for single files, and
+``--lanes 1`` runs one test after the other. Tests that are marked ``quiet`` run at the end, while no other test runs:
+they measure rates, or hold the product to a few seconds.
 
 A test that fails beside others runs once more at the end, alone, and that result counts: a busy machine may break a
 bound of seconds, a defect breaks it again. Its first failure is printed all the same, as a race may hide there. Only
@@ -34,16 +35,17 @@ from tests.durations import Durations
 from tests.leaks import MARK
 
 OPTION = "--lanes"
-QUIET = "quiet"
+QUIET, WAITS = "quiet", "waits"
 MOST = 4  # of all processors: tests with bounds of seconds have not been tried with more
 MOST_AGAIN = 10
 AGAIN = "again"  # the outcome of the first failure of a test that runs once more
 CLUSTER = str(Path(__file__).resolve().parent / "cluster")  # one session fixture for all of its tests
+OF_MANY_FILES = (CLUSTER, WAITS)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Tests that one lane runs in a row: those of a file, or all that use the cluster."""
+    """Tests that one lane runs in a row: those of a file, or all that use the cluster, or that wait."""
 
     group: str
     quiet: bool
@@ -51,13 +53,18 @@ class Unit:
 
 
 def units(items: Iterable[pytest.Item]) -> list[Unit]:
-    """In the order of the items, but with the cluster first, as it takes longest, and the quiet ones last."""
+    """In the order of the items, but with those of many files first, as they take longest, and the quiet ones last."""
     found: dict[tuple[str, bool], Unit] = {}
     for item in items:
-        in_cluster = item.path.is_relative_to(CLUSTER)
-        key = CLUSTER if in_cluster else str(item.path), item.get_closest_marker(QUIET) is not None
+        key = _group(item), item.get_closest_marker(QUIET) is not None
         found.setdefault(key, Unit(*key)).items.append(item)
-    return sorted(found.values(), key=lambda unit: (unit.quiet, unit.group != CLUSTER))
+    return sorted(found.values(), key=lambda unit: (unit.quiet, unit.group not in OF_MANY_FILES))
+
+
+def _group(item: pytest.Item) -> str:
+    if item.path.is_relative_to(CLUSTER):
+        return CLUSTER
+    return WAITS if item.get_closest_marker(WAITS) else str(item.path)
 
 
 def default_count(config: pytest.Config) -> int:
@@ -66,7 +73,7 @@ def default_count(config: pytest.Config) -> int:
     if some or config.option.usepdb or config.option.capture == "no" or sys.platform != "linux":
         return 1
     processors = min(len(os.sched_getaffinity(0)), MOST)
-    return processors + 1 if processors > 1 else 1
+    return processors + len(OF_MANY_FILES) if processors > 1 else 1
 
 
 @dataclass
@@ -124,9 +131,10 @@ class Lanes:
 
     def _hand_out(self, session: pytest.Session, waiting: list[Unit], lanes: list[Lane]) -> None:
         repeated = False
+        most_files = max(1, len(lanes) - len({unit.group for unit in waiting} & set(OF_MANY_FILES)))
         while True:
             for lane in lanes:
-                if lane.unit is None and (unit := _next(lane, waiting, lanes)):
+                if lane.unit is None and (unit := _next(lane, waiting, lanes, most_files)):
                     waiting.remove(unit)
                     lane.unit = unit
                     # The cluster stays for its quiet tests, which this lane will be given as well.
@@ -188,10 +196,12 @@ class Lanes:
             report.outcome = AGAIN  # type: ignore[assignment]
 
 
-def _next(lane: Lane, waiting: list[Unit], lanes: list[Lane]) -> Unit | None:
+def _next(lane: Lane, waiting: list[Unit], lanes: list[Lane], most_files: int) -> Unit | None:
     """What an idle lane runs next; None while it has to wait."""
     if loud := [unit for unit in waiting if not unit.quiet]:
-        return None if lane.has_cluster else loud[0]
+        files = sum(one.unit is not None and one.unit.group not in OF_MANY_FILES for one in lanes)
+        full = files >= most_files and loud[0].group not in OF_MANY_FILES
+        return None if lane.has_cluster or full else loud[0]
     if not waiting or any(one.unit for one in lanes):
         return None
     # The cluster's come first: no other quiet test runs beside a cluster.

@@ -64,7 +64,8 @@ def main(arguments: list[str]) -> int:
         case ["build"]:
             build()
         case ["up"]:
-            build()
+            if not cluster.is_up():  # which `cluster.up` refuses, without waiting for somebody's build
+                build()
             cluster.up()
             print(use())
         case ["down"]:

@@ -34,6 +34,30 @@ def test_is_alone():
 """
 
 
+WAITS = """\
+import os
+import pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.waits
+
+def test_waits():
+    with (Path(__file__).parent / "pids").open("a") as file:
+        print(os.getpid(), file=file)
+"""
+COUNTS = """\
+import time
+from pathlib import Path
+
+def test_counts():
+    own = Path(__file__).with_suffix(".busy")
+    own.touch()
+    time.sleep(0.5)
+    assert len(list(own.parent.glob("*.busy"))) <= 2
+    own.unlink()
+"""
+
+
 def run(folder: Path, files: dict[str, str]) -> subprocess.CompletedProcess[str]:
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(text)
@@ -54,6 +78,18 @@ def test_files_run_at_once_and_quiet_tests_after_them(tmp_path: Path) -> None:
     done = run(tmp_path, files)
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
+
+
+def test_what_waits_takes_one_lane_beside_the_files(tmp_path: Path) -> None:
+    meets = {"d": MEETS.format(own="d", other="e"), "e": f"{MEETS.format(own='e', other='d')}{WAITS}"}
+    done = run(tmp_path, {"a": WAITS, "c": WAITS, **meets})
+    assert "5 passed" in done.stdout, done.stdout
+    assert len(set((tmp_path / "pids").read_text().split())) == 1
+
+
+def test_a_lane_that_has_waited_takes_no_processor_from_the_others(tmp_path: Path) -> None:
+    done = run(tmp_path, {"a": WAITS, **{name: COUNTS for name in "bcde"}})
+    assert "5 passed" in done.stdout, done.stdout
 
 
 def test_failures_skips_and_costs_are_named(tmp_path: Path) -> None:
