@@ -83,7 +83,17 @@ def main() -> int:
             "--group",
             "tests",
         ]
-        tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--lanes=1", "-m", "not quiet", *PATHS]
+        tests = [
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--lanes=1",
+            "-m",
+            "not quiet and not large",
+            *PATHS,
+        ]
         code |= subprocess.run(
             [*words, "python", *tests], cwd=ROOT, check=False, start_new_session=True
         ).returncode

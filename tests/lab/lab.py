@@ -10,6 +10,7 @@ import compileall
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -28,11 +29,10 @@ from tests.cluster.places import API_ADDRESS, CONTROL_PLANE, NODES, RUN, namespa
 from tests.cluster.shell import ClusterFailure, timed, wait_until
 from tests.lab import fabric, recipes
 from tests.lab.nodes import Node
-from tests.lab.preloaded import SOCKET
+from tests.lab.preloaded import SOCKETS
 from torchnet.k8s.objects.agent_zip import agent_zip
 from torchnet.linux import namespaces
 
-AGENT = "/run/agent"  # on a node: what the archive contains that torchnet gives to pods
 PRELOADED = Path(__file__).with_name("preloaded.py")
 PLUGINS = "/opt/cni/bin"
 CONFIGURATION = "/etc/cni/net.d"
@@ -85,11 +85,16 @@ def up() -> Lab:
 
 def _start_node(node: Node) -> None:
     node.wait()
-    node.run("sh", "-c", f"setsid {sys.executable} {PRELOADED} serve >/run/preloaded.log 2>&1 &")
+    _preload(node, "torch")
+
+
+def _preload(node: Node, what: str, *flags: str) -> None:
+    words = f"{shlex.join((sys.executable, *flags, str(PRELOADED)))} serve {what}"
+    node.run("sh", "-c", f"setsid {words} >/run/preloaded-{what}.log 2>&1 &")
 
 
 def _has_preloaded(node: Node) -> bool:
-    return node.ask("test", "-S", SOCKET).code == 0
+    return all(node.ask("test", "-S", path).code == 0 for path in SOCKETS.values())
 
 
 def enter_control_plane() -> None:
@@ -147,6 +152,7 @@ def _install(node: Node, agent: str) -> None:
     node.run("cp", cluster.multus.folder / "multus", cluster.multus.folder / "passthru", image)
     node.run("ln", "-sfn", "/", "/host")
     node.run("sh", "-c", "base64 -d | tar xz -C /run", input=agent)
+    _preload(node, "agent", "-S")  # as it finds no other packages in an image
     node.run("ln", "-sf", "/bin/busybox", "/bin/sh")
     node.write(f"{CONFIGURATION}/10-primary.conflist", json.dumps(primary(node.name)))
     node.write(f"{ACCOUNT}/ca.crt", (pki.PKI / "ca.crt").read_text())

@@ -1,8 +1,8 @@
 """A launch in the lab: what `torchnet launch --dry-run` prints, run by a kubelet's means on the nodes.
 
 The pods' containers run one after the other in the pod's network: their command, environment and volumes. Three things
-differ. The agent's archive is there as `tests.lab.lab` has unpacked it. Python is the tests' own, as root. And the
-script is a fork of a Python that has imported PyTorch (`tests.lab.preloaded`).
+differ. The agent's archive is there as `tests.lab.lab` has unpacked it. Python is the tests' own, as root. And agent
+and script are forks of Pythons that have imported them, or PyTorch (`tests.lab.preloaded`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from typing import Any
 
 from tests.cluster.addons import ROOT
 from tests.cluster.control_plane import kubectl
+from tests.cluster.shell import ClusterFailure
 from tests.cluster.shell import run as run_here
 from tests.lab.attachments import NAME
-from tests.lab.lab import AGENT
 from tests.lab.nodes import Answer
 from tests.lab.pods import Pod, ask_all, volumes
+from tests.lab.preloaded import AGENT
 
 SCRIPT = Path(__file__).with_name("all_reduce.py")
 PRELOADED = SCRIPT.with_name("preloaded.py")
@@ -134,7 +134,7 @@ class _Kubelet:
         return Answer(answer.code, out, err)
 
     def _container(self, container: dict[str, Any]) -> Answer:
-        lines = ["set -e"]
+        binds, folders = {}, []
         for mount in container["volumeMounts"]:
             source, target = f"{volumes(self._pod.name)}/{mount['name']}", mount["mountPath"]
             if part := mount.get("subPath"):
@@ -142,18 +142,24 @@ class _Kubelet:
             elif mount["name"] == "shm":
                 continue  # the node's own
             else:
-                lines.append(f"mkdir -p {source} {target}")
-            lines.append(f"mount --bind {source} {target}")
-        # The mounts are this command's own: `ip netns exec` has made a mount namespace.
-        lines.append(f"cd {container.get('workingDir', '/')}")
+                folders += [source, target]
+            binds[source] = target
+        self._pod.node.run("mkdir", "-p", *folders)
         environment = {one["name"]: self._value(one) for one in container["env"]}
         words = [
             re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], word) for word in container["command"]
         ]
-        words = [{"python3": sys.executable, ARCHIVE: AGENT}.get(word, word) for word in words]
-        lines.append(f"exec {shlex.join(words)}")
+        if words[:2] != ["python3", ARCHIVE]:
+            raise ClusterFailure(f"a container of torchnet's starts {words[:2]}")
         environment["PYTHONPATH"] = ""  # the node's own process needs one
-        return self._pod.command("sh", "-c", "\n".join(lines), env=environment, timeout=TIMEOUT)
+        return self._pod.node.ask(
+            *(AGENT, *words[2:]),
+            env=environment,
+            timeout=TIMEOUT,
+            pod=self._pod.name,
+            binds=binds,
+            cwd=container.get("workingDir", "/"),
+        )
 
     def _value(self, variable: dict[str, Any]) -> str:
         """An environment variable's value, or the pod's field that it is to have."""

@@ -1,7 +1,8 @@
 """Runs on a node, as its first process: commands for the lab, each over a connection of its own.
 
 A request is a line of JSON: ``argv`` with ``env``, ``input`` and ``timeout``, or ``path`` and ``text`` of a file to
-write. The response is one, too. A command ends when its connection does.
+write. With ``pod`` and ``binds``, it is the agent's Python that runs ``argv`` there. The response is one, too. A
+command ends when its connection does.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import signal
 import socket
 import socketserver
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+
+from tests.lab import preloaded
 
 PORT = 7000
 
@@ -46,6 +50,23 @@ def run(request: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
     return {"code": process.returncode, "stdout": out, "stderr": err}
 
 
+def fork(request: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
+    """The same for a fork of the Python that has the agent, in a pod's network."""
+    asked = {name: request[name] for name in ("argv", "cwd", "pod", "binds")}
+    asked["env"] = os.environ | request["env"]
+    with (
+        open(os.devnull) as nothing,
+        tempfile.TemporaryFile("w+", errors="replace") as out,
+        tempfile.TemporaryFile("w+", errors="replace") as err,
+        preloaded.ask("agent", asked, [one.fileno() for one in (nothing, out, err)]) as answer,
+    ):
+        readable, _, _ = select.select([answer, connection], [], [], request["timeout"])
+        code = preloaded.code_of(answer) if answer in readable else 128 + signal.SIGKILL
+        out.seek(0)
+        err.seek(0)
+        return {"code": code, "stdout": out.read(), "stderr": err.read()}
+
+
 def write(request: dict[str, Any]) -> dict[str, Any]:
     path = Path(request["path"])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +82,10 @@ class Handler(socketserver.StreamRequestHandler):
             return
         request = json.loads(line)
         try:
-            response = write(request) if "path" in request else run(request, self.connection)
+            if "path" in request:
+                response = write(request)
+            else:
+                response = (fork if "pod" in request else run)(request, self.connection)
         except OSError as error:
             response = {"code": 127, "stdout": "", "stderr": f"{request.get('argv')}: {error}"}
         self.wfile.write(json.dumps(response).encode() + b"\n")

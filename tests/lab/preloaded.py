@@ -1,7 +1,8 @@
-"""A Python that has imported PyTorch once for all workers of a node, where an import takes 10 s and more.
+"""Pythons that have imported what all workers of a node need: PyTorch, which takes 10 s and more there, and the agent.
 
-preloaded.py serve            on the node, from its start on
-preloaded.py run SCRIPT       in place of `python SCRIPT`: a fork of the server runs it, in the network, with the
+preloaded.py serve torch      on the node, from its start on
+preloaded.py serve agent      the same for the agent; `tests.lab.node_server` asks it, for a pod
+preloaded.py run SCRIPT       in place of `python SCRIPT`: a fork of the first server runs it, in the network, with the
                               files, the environment and the output of this process, whose exit code is the script's
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import array
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -17,20 +19,31 @@ import signal
 import socket
 import sys
 
-SOCKET = "/run/preloaded"
+TYPE_CHECKING = False  # `run` is started for each script: it imports little
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+SOCKETS = {"torch": "/run/preloaded-torch", "agent": "/run/preloaded-agent"}
+AGENT = "/run/agent"  # what the archive contains that torchnet gives to pods
 STREAMS, NAMESPACES = 3, ("mnt", "net")
+_NEW_MOUNTS, _BIND, _RECURSIVE, _SLAVE, _LAZY = 0x20000, 0x1000, 0x4000, 0x80000, 2
 
 
-def serve() -> None:
+def serve(what: str) -> None:
     """Run scripts for ever, each in one fork: another one would copy all the memory's tables again."""
-    import torch.distributed  # noqa: F401
-
+    if what == "torch":
+        import torch.distributed  # noqa: F401
+    else:
+        sys.path.insert(0, AGENT)
+        for module in ("command_line", "preparation", "agent"):
+            importlib.import_module(f"torchnet.agent.{module}")
     gc.collect()
     gc.freeze()  # what is there already is not looked at again, and thus not copied
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
-        listener.bind(f"{SOCKET}.new")
+        listener.bind(f"{SOCKETS[what]}.new")
         listener.listen()
-        os.rename(f"{SOCKET}.new", SOCKET)  # there only when PyTorch is
+        os.rename(f"{SOCKETS[what]}.new", SOCKETS[what])  # there only when all is imported
         selector.register(listener, selectors.EVENT_READ)
         children: dict[object, tuple[int, socket.socket]] = {}
         while True:
@@ -46,7 +59,7 @@ def serve() -> None:
                 child, connection = children.pop(key.fileobj)
                 selector.unregister(key.fileobj)
                 if key.fileobj is connection:  # nobody waits for the script any more
-                    os.kill(child, signal.SIGKILL)
+                    os.killpg(child, signal.SIGKILL)
                     continue
                 _, status = os.waitpid(child, 0)
                 os.close(int(str(key.fileobj)))
@@ -57,32 +70,65 @@ def serve() -> None:
 
 
 def _fork(connection: socket.socket) -> int:
-    """Start the script that is asked for; return its process id."""
+    """Start the script that is asked for, in a session of its own; return its process id."""
     size = array.array("i").itemsize * (STREAMS + len(NAMESPACES))
     data, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_SPACE(size))
-    descriptors = list(array.array("i", ancillary[0][2]))
+    descriptors = list(array.array("i", ancillary[0][2]))  # the standard streams, then namespaces
     child = os.fork()
     if child == 0:
-        _become(json.loads(data), descriptors)
+        try:
+            os.setsid()
+            _become(json.loads(data), descriptors)
+        finally:
+            os._exit(126)
     for descriptor in descriptors:
         os.close(descriptor)
     return child
 
 
-def _become(request: dict[str, object], descriptors: list[int]) -> None:
+def enter(pod: str, binds: Mapping[str, str]) -> None:
+    """Go where `ip netns exec POD` starts a command, and mount a container's volumes: folder -> where it is seen."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    for descriptor in descriptors[STREAMS:]:
-        if libc.setns(descriptor, 0):
-            os._exit(126)
+
+    def done(result: int) -> None:
+        if result:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def mount(source: str, target: str, kind: str, flags: int) -> None:
+        done(libc.mount(source.encode(), target.encode(), kind.encode(), flags, None))
+
+    with open(f"/run/netns/{pod}") as namespace:
+        done(libc.setns(namespace.fileno(), 0))
+    done(libc.unshare(_NEW_MOUNTS))
+    mount("", "/", "none", _SLAVE | _RECURSIVE)
+    done(libc.umount2(b"/sys", _LAZY))
+    mount("sysfs", "/sys", "sysfs", 0)
+    folder = f"/etc/netns/{pod}"
+    for source, target in [
+        *((f"{folder}/{name}", f"/etc/{name}") for name in os.listdir(folder)),
+        *binds.items(),
+    ]:
+        mount(source, target, "none", _BIND)
+
+
+def _become(request: dict[str, Any], descriptors: list[int]) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    for number, descriptor in enumerate(descriptors):
+        if number < STREAMS:
+            os.dup2(descriptor, number)
+        elif libc.setns(descriptor, 0):
+            raise OSError(ctypes.get_errno(), "setns")
         os.close(descriptor)
-    for number, descriptor in enumerate(descriptors[:STREAMS]):
-        os.dup2(descriptor, number)
+    if "pod" in request:
+        enter(request["pod"], request["binds"])
     os.environ.clear()
-    os.environ.update(request["env"])  # type: ignore[call-overload]
-    os.chdir(str(request["cwd"]))
-    sys.argv[:] = request["argv"]  # type: ignore[call-overload]
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv[:] = request["argv"]
     code = 0
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -98,21 +144,31 @@ def _become(request: dict[str, object], descriptors: list[int]) -> None:
     os._exit(code)
 
 
+def ask(what: str, request: dict[str, Any], descriptors: list[int]) -> socket.socket:
+    """Ask a server for a fork; the connection, which brings the exit code and whose end ends the fork."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(SOCKETS[what])
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    connection.sendmsg([json.dumps(request).encode()], passed)
+    return connection
+
+
+def code_of(connection: socket.socket) -> int:
+    """The exit code, as a shell has it, once the fork has ended."""
+    code = int(connection.recv(16) or b"1")
+    return code if code >= 0 else 128 - code
+
+
 def run(argv: list[str]) -> int:
     request = {"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}
-    streams = [*range(STREAMS), *(os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in NAMESPACES)]
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(SOCKET)
-        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
-        connection.sendmsg([json.dumps(request).encode()], passed)
-        said = connection.recv(16)
-    code = int(said or b"1")
-    return code if code >= 0 else 128 - code
+    namespaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in NAMESPACES]
+    with ask("torch", request, [*range(STREAMS), *namespaces]) as connection:
+        return code_of(connection)
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve"]:
-            serve()
+        case ["serve", what]:
+            serve(what)
         case ["run", *words]:
             sys.exit(run(words))

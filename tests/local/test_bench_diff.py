@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import TORCHNET, Ended, Job
+from torchnet.bench.results import load
 
 pytestmark = pytest.mark.quiet
 
@@ -26,6 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name] = folder / f"{name}.json"
         ended = bench(*SERIES, "--rate", rate, "--json", found[name])
         assert ended.code == 0, ended.stderr
+        assert load(found[name].read_text()).findings == (), "a healthy network"
     return found
 
 

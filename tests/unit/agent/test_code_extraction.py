@@ -65,6 +65,7 @@ def test_no_path_leads_outside(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.large
 def test_links_devices_and_bombs_are_refused(tmp_path: Path) -> None:
     for mode in (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO):
         source = archive(tmp_path / "code.zip", link=(b"/etc", mode | 0o777))

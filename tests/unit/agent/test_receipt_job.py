@@ -211,7 +211,9 @@ def large(
     return job, parts[0]
 
 
-@pytest.mark.parametrize("count", [65, 300, 1000])
+@pytest.mark.parametrize(
+    "count", [65, pytest.param(300, marks=pytest.mark.large), pytest.param(1000, marks=pytest.mark.large)]
+)
 def test_the_receipt_of_many_workers_is_a_summary_that_keeps_the_sums_and_the_leaks(count: int) -> None:
     found, part = large(count)
     assert len(json.dumps(found)) < MB
@@ -229,6 +231,7 @@ def test_the_receipt_of_many_workers_is_a_summary_that_keeps_the_sums_and_the_le
         assert found[bound] == pytest.approx(total / (total + 2 * count), abs=2e-6)
 
 
+@pytest.mark.large
 def test_the_receipt_of_a_large_job_that_failed_everywhere_is_small_and_keeps_the_first_failures() -> None:
     failure = Failure("script", "rank 4711 exited with 143", 143, rank=4711, node="train-w-0-588-x7k2p")
     found, _ = large(1000, other_code=143, failure=failure, lost=10**12)

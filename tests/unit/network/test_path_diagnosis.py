@@ -228,6 +228,7 @@ class Unsearched(tuple[tuple[int, int], ...]):
         raise AssertionError("searched")
 
 
+@pytest.mark.large
 def test_a_thousand_workers_that_reach_nobody_are_explained_in_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

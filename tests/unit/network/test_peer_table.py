@@ -187,6 +187,7 @@ def test_10000_rows() -> None:
     assert check(table) == []
 
 
+@pytest.mark.large
 def test_the_largest_job_with_the_longest_names_and_addresses_is_read() -> None:
     """What a launch accepts must start: by the table's own bounds, and in one message of the agents."""
     chance = random.Random(1)
