@@ -2,7 +2,7 @@
 
 import os
 
-COUNT, TIMES = 1 << 19, 5
+COUNT, TIMES = 1 << 17, 5
 STARTED = "the script has started"
 
 

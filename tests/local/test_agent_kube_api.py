@@ -14,6 +14,8 @@ from torchnet.agent.kube_api import LIMIT, ApiServer, Ask, DeniedError
 from torchnet.constants import STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError, NotYetError
 
+pytestmark = pytest.mark.waits
+
 STRANGE = {"Wed, 01 Jan 2020 00:00:00 GMT": 0.5, "1e9": 0.5, "999999": 60, "-5": 0.5, "x": 0.5}
 
 

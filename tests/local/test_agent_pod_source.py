@@ -14,6 +14,8 @@ from torchnet.agent.kube_api import DeniedError
 from torchnet.constants import ATTEMPT_LABEL, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError, NotYetError
 
+pytestmark = pytest.mark.waits
+
 
 def test_two_questions_over_one_connection_are_all(world: Fake) -> None:
     both(world)

@@ -30,6 +30,8 @@ from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import decode
 
+pytestmark = pytest.mark.waits
+
 # Rank 1 fails once, when rank 0 is there; before, each does what the test wants of its node. Rank 0 takes no hint.
 SCRIPT = """
 import os, shutil, signal, subprocess, sys, time

@@ -19,6 +19,8 @@ from torchnet.agent.handover import Handover
 from torchnet.config.fault_syntax import Fault
 from torchnet.local.topology import SandboxShape
 
+pytestmark = pytest.mark.waits
+
 SCRIPT = """
 import os, sys
 folder, rank, count = sys.argv[1], os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]

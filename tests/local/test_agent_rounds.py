@@ -18,6 +18,8 @@ from torchnet.agent.messages import (
 )
 from torchnet.network.path_diagnosis import LinkType, PathView
 
+pytestmark = pytest.mark.waits
+
 
 def uids(other: Other) -> list[str]:
     return [row.uid for row in other.last(Table).table.rows]

@@ -34,6 +34,8 @@ from torchnet.errors import ClusterError, NotYetError
 from torchnet.launcher import loopback_source
 from torchnet.network.network_status import StatusEntry
 
+pytestmark = pytest.mark.waits
+
 
 class Kept:
     pending = 0

@@ -22,6 +22,8 @@ from torchnet.constants import JOIN_PORT
 from torchnet.network.address_sources import MultusStatus
 from torchnet.network.peer_table import PeerRail, PeerRow
 
+pytestmark = pytest.mark.waits
+
 SCRIPT = """
 import os, sys, time
 folder, rank = sys.argv[1], os.environ["RANK"]

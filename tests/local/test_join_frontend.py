@@ -18,6 +18,8 @@ from torchnet.network.address_sources import MultusStatus
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow
 
+pytestmark = pytest.mark.waits
+
 FRONTEND = Endpoint(topology.node(0, 1).frontend.address, 29777)
 SCRIPT = """
 import os, socket, sys, time

@@ -24,6 +24,8 @@ from torchnet.agent.framed_socket import pack
 from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint, RendezvousServer
 from torchnet.launcher import loopback_source
 
+pytestmark = pytest.mark.waits
+
 WORKERS = 8
 RANK0 = "fcbb:0:800:ffff::1"
 

@@ -24,6 +24,8 @@ from torchnet.agent.events import BACKLOG
 from torchnet.agent.rank_process import Process
 from torchnet.agent.worker_processes import WorkerProcesses
 
+pytestmark = pytest.mark.waits
+
 Begin = Callable[[Callable[[], None]], None]
 
 

@@ -8,11 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests import needs
 from tests.agents_by_hand import start_pair
 from tests.hanging_files import mounted
 from tests.jobs import Job, lines, receipt, run, script
 from tests.namespaces import isolated
+
+pytestmark = pytest.mark.waits
 
 PAUSE = 16  # seconds, longer than any silence that torchnet takes for a loss
 # Both ranks talk, then rank 1 prints, and rank 0 waits for it.

@@ -11,6 +11,8 @@ import pytest
 
 from tests.jobs import Job, lines, receipt, run, script
 
+pytestmark = pytest.mark.waits
+
 # Both ranks exchange for a while; then rank 1 is held up elsewhere, and rank 0 waits for it.
 STALL = """
     import os, socket, sys, time

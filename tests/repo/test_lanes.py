@@ -88,7 +88,7 @@ def test_what_waits_takes_one_lane_beside_the_files(tmp_path: Path) -> None:
 
 
 def test_a_lane_that_has_waited_takes_no_processor_from_the_others(tmp_path: Path) -> None:
-    done = run(tmp_path, {"a": WAITS, **{name: COUNTS for name in "bcde"}})
+    done = run(tmp_path, {"a": WAITS, **dict.fromkeys("bcde", COUNTS)})
     assert "5 passed" in done.stdout, done.stdout
 
 
