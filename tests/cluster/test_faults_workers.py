@@ -161,13 +161,13 @@ PRINT = """
 def test_a_pod_whose_log_nobody_takes_costs_nothing(launcher: Launcher) -> None:
     """Its shim is stopped, longer than any silence that is taken for a loss; the job waits, and goes on."""
     # Longer than a busy machine needs to import torch.
-    flags = ("--stall-timeout", "15", "--stall-action", "stop")
+    flags = ("--stall-timeout", "30", "--stall-action", "stop")
     with Launched(launcher, "unread", PRINT, *flags) as job:
         ready(job)
         with shim_stopped(job.agent_of(1)):
             Path(f"/proc/{job.script_of(1)}/root/tmp/go").touch()
             job.wait_for("rank 1 waits for the reader of the output")
-            time.sleep(20)
+            time.sleep(35)
             assert job.process.poll() is None
         done = job.finish()
     assert done.code == 0, done.stderr

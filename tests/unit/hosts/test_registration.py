@@ -42,7 +42,13 @@ def test_rank_0_does_not_come() -> None:
 def test_a_signal_ends_the_wait(number: signal.Signals, code: int) -> None:
     """Among them those of --signals-to-handle, which would kill a process that does not handle them."""
     before = signal.getsignal(number)
-    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+
+    def send() -> None:
+        while signal.getsignal(number) is before:  # it would end the tests
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
     try:
         with pytest.raises(JobStoppedError, match=f"stopped by {number.name} before the start") as caught:
             wait(30.0, *{signal.SIGTERM, signal.SIGUSR1, number})
@@ -94,9 +100,9 @@ def test_no_signal_waits_for_a_name_server(monkeypatch: pytest.MonkeyPatch) -> N
         lambda: HostEndpoint("host-a", 1).is_own(),
     ):
         began = time.monotonic()
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             with pytest.raises((KeyboardInterrupt, JobStoppedError)):
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
                 looks_up()
         finally:
             signal.signal(signal.SIGINT, before)
