@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
@@ -93,6 +94,10 @@ def test_no_signal_waits_for_a_name_server(monkeypatch: pytest.MonkeyPatch) -> N
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return []
 
+    def interrupted(looks_up: Callable[[], object]) -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        looks_up()
+
     monkeypatch.setattr(socket, "getaddrinfo", dead)
     before = signal.getsignal(signal.SIGINT)
     for looks_up in (
@@ -102,8 +107,7 @@ def test_no_signal_waits_for_a_name_server(monkeypatch: pytest.MonkeyPatch) -> N
         began = time.monotonic()
         try:
             with pytest.raises((KeyboardInterrupt, JobStoppedError)):
-                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-                looks_up()
+                interrupted(looks_up)
         finally:
             signal.signal(signal.SIGINT, before)
         assert time.monotonic() - began < 2
