@@ -3,7 +3,8 @@
 uv run -m tests.pythons     unit tests and a launch on both, without PyTorch: a minute each
 
 PyTorch and its CUDA packages are another download of gigabytes for each Python, so the tests that need them or
-Matplotlib run on one Python alone: tests/unit/bench, tests/unit/training and nearly all of tests/local.
+Matplotlib run on one Python alone: tests/unit/bench, tests/unit/training and nearly all of tests/local. So do those
+that are marked `large`.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ plugins were called as a container runtime calls them: ADD and DEL. No kubelet t
 that `torchnet manifests backend-network` prints, unless the last column says otherwise. The pods are those that
 `torchnet launch --dry-run` prints: the test created them, and ran their containers' commands with their environment and
 volumes, as root. In the rows of `static`, the test added the `ips` to the pods' annotations, without `--static-ips`.
-What `torchnet launch` checks before it creates anything was not part of it. PyTorch was imported beforehand, once on
-each node.
+What `torchnet launch` checks before it creates anything was not part of it. PyTorch and torchnet's agent were
+imported beforehand, once on each node: scripts and agents are forks of these processes.
 
 *Works* means: the preflight reached each peer in packets of the full MTU, an all-reduce over Gloo had the right result,
 and at least {LEAST_SHARE:.0%} of the bytes between the workers went over `net1`. *Refused* means: the workers ended

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -129,14 +128,9 @@ class Pod:
         if answer.code:
             raise ClusterFailure(f"DEL of {self.name} on {self.node}: {answer.stdout}{answer.stderr}")
 
-    def command(self, *words: str, env: Mapping[str, str], timeout: float) -> Answer:
-        """Run a command in the pod's network."""
-        prefix = ("ip", "netns", "exec", self.name)
-        return self.node.ask(*prefix, *words, env=dict(env), timeout=timeout)
-
     def inside(self, *words: str) -> str:
         """What a command in the pod's network prints; ClusterFailure where it fails."""
-        answer = self.command(*words, env={}, timeout=60)
+        answer = self.node.ask("ip", "netns", "exec", self.name, *words)
         if answer.code:
             raise ClusterFailure(
                 f"{self.name}: code {answer.code} from {words}: {answer.stdout}{answer.stderr}"
