@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.cluster import golang
 from tests.cluster.places import DNS_ADDRESS, KUBECONFIG
 from tests.cluster.shell import run
-from tests.cluster.versions import COREDNS_MODULE, COREDNS_VERSION
+from tests.cluster.versions import COREDNS_MODULE, COREDNS_VERSION, GO_MODULES
 
 PLUGINS = (
     "bind",
@@ -24,7 +24,6 @@ MAIN = "\n".join(
         *(")", "func main() { coremain.Run() }", ""),
     ]
 )
-MODULE = f"module torchnet.test/coredns\ngo {golang.WANTED}\nrequire {COREDNS_MODULE} {COREDNS_VERSION}\n"
 # As kubeadm's, but without its exception of the cluster's own names from the cache, which older clusters lack: an
 # answer is kept for 30 s, also that there is no such name. Nobody serves other names, and they fail at once.
 COREFILE = f"""\
@@ -45,12 +44,13 @@ COREFILE = f"""\
 def build(folder: Path) -> None:
     """Build ``coredns`` into ``folder``.
 
-    It is a module of its own: its many requirements are no part of the other programs' keys.
+    It is a module of its own: its many requirements are no part of the other programs' keys. With theirs beside them,
+    most of what it needs is compiled already.
     """
     source = folder / "source"
     source.mkdir()
     (source / "main.go").write_text(MAIN)
-    (source / "go.mod").write_text(MODULE)
+    (source / "go.mod").write_text(golang.requirements(GO_MODULES | {COREDNS_MODULE: COREDNS_VERSION}))
     run(
         *(golang.go(), "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", "-s -w"),
         *("-o", folder / "coredns", "."),

@@ -11,7 +11,7 @@ import os
 import sys
 import zipimport
 from importlib.util import MAGIC_NUMBER
-from types import CodeType, ModuleType
+from types import CodeType
 
 _known: dict[str, CodeType] = {}  # and not imported yet
 _compiled: dict[str, CodeType] = {}  # here, or known
@@ -44,15 +44,6 @@ def install(archive: str, path: str) -> None:
         del sys.path_importer_cache[place]
 
 
-def compile_modules(package: ModuleType) -> None:
-    """Compile the modules of a package in the archive that are not imported yet."""
-    import pkgutil
-
-    for finder, name, _ in pkgutil.iter_modules(package.__path__):
-        if isinstance(finder, _Importer) and f"{package.__name__}.{name}" not in _compiled:
-            finder.get_code(f"{package.__name__}.{name}")
-
-
 def save(archive: str, path: str) -> None:
     """Write the file for the next start, unless it exists; without space or rights that start takes longer."""
     if not path or os.path.exists(path):
@@ -70,7 +61,7 @@ def _read(archive: str, path: str) -> dict[str, CodeType]:
     """Return the bytecode by module; {} if the file is missing, damaged, or of another archive or Python."""
     try:
         with open(path, "rb") as file:
-            key, codes = marshal.load(file)
+            key, codes = marshal.loads(file.read())  # load() reads a few bytes at a time: 20 ms
         return dict(codes) if key == _key(archive) else {}
     except (OSError, EOFError, ValueError, TypeError):
         return {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import secrets
 import socket
 import sys
 import time
@@ -401,7 +400,7 @@ def _token(nnodes: int) -> str:
             "the workers need a shared secret",
             fix="set the same TORCHNET_TOKEN (or TORCHNET_TOKEN_FILE=FILE) on all workers",
         )
-    return token or secrets.token_hex(16)
+    return token or os.urandom(16).hex()
 
 
 def _replaced(text: str | None) -> int | None:

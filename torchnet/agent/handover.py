@@ -128,7 +128,7 @@ def announce_start(folder: str) -> str:
 
 
 def put(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file atomically.
+    """Write a file atomically for other processes; after a crash of the node, the init container writes it again.
 
     Raises:
         OSError: it cannot be written.
@@ -139,8 +139,6 @@ def put(path: Path, data: bytes, mode: int = 0o644) -> None:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
-            file.flush()
-            os.fsync(descriptor)
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)

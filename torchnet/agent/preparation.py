@@ -11,11 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torchnet.agent
-import torchnet.linux
-import torchnet.network
 from torchnet.agent import etc_hosts, failures
-from torchnet.agent.bytecode_cache import compile_modules
 from torchnet.agent.discovery import Discovery, is_replaceable, own_uid
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
@@ -96,8 +92,6 @@ class Preparation:
         except OSError as error:
             self._fail(failures.state_not_saved(spec.name, spec.state, error))
             return
-        for package in (torchnet.agent, torchnet.network, torchnet.linux):
-            compile_modules(package)
         self._phase_timer.own()
         self._phase_timer.done("save")
         self._phase_timer.total()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from torchnet import constants
 from torchnet.agent.handover import Handover, HandoverSource
-from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError, UsageError
 from torchnet.network.address_sources import (
@@ -27,6 +26,7 @@ from torchnet.network.network_status import StatusEntry
 
 if TYPE_CHECKING:
     from torchnet.agent.rank0_lookup import Lookup
+    from torchnet.agent.rendezvous import Endpoint
 
 _STATUS_LIMIT = 2 << 20  # bytes; the parser rejects more than half of it, with its own message
 

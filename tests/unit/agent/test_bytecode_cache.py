@@ -13,7 +13,7 @@ from tests import archive as agent_archive
 # Starts like the archive's own __main__, imports NAMES, and prints how often which file was compiled.
 PROGRAM = """
 import builtins, collections, importlib, sys
-archive, path, mode, *names = sys.argv[1:]
+archive, path, *names = sys.argv[1:]
 sys.path.insert(0, archive)
 from torchnet.agent import bytecode_cache
 original, compiled = compile, collections.Counter()
@@ -23,8 +23,6 @@ def counting(source, file, *args, **kwargs):
 bytecode_cache.install(archive, path)
 builtins.compile = counting
 modules = [importlib.import_module(name) for name in names]
-if mode == "rest":
-    bytecode_cache.compile_modules(importlib.import_module("torchnet.network"))
 builtins.compile = original
 bytecode_cache.save(archive, path)
 print(sum(compiled.values()), max([0, *compiled.values()]), *(module.__file__ for module in modules))
@@ -36,7 +34,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return agent_archive.make(tmp_path_factory.mktemp("agent") / "agent.zip")
 
 
-def start(archive: Path, path: Path | str, *names: str, rest: bool = False) -> tuple[int, int, list[str]]:
+def start(archive: Path, path: Path | str, *names: str) -> tuple[int, int, list[str]]:
     """Return how many modules were compiled, how often at most one of them, and the files of those named."""
     words = [
         sys.executable,
@@ -46,7 +44,6 @@ def start(archive: Path, path: Path | str, *names: str, rest: bool = False) -> t
         PROGRAM,
         str(archive),
         str(path),
-        "rest" if rest else "",
         *names,
     ]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=archive.parent)
@@ -64,12 +61,6 @@ def test_a_module_is_compiled_once_for_all_starts(archive: Path, tmp_path: Path)
     assert start(archive, path, *names) == (0, 0, files)
     # What the first start did not need is compiled by the second.
     assert start(archive, path, "torchnet.agent.coordinator")[0] > 0
-
-
-def test_what_only_a_later_start_needs_can_be_compiled_beforehand(archive: Path, tmp_path: Path) -> None:
-    path = tmp_path / "bytecode"
-    assert start(archive, path, "torchnet.constants", rest=True)[1] == 1
-    assert start(archive, path, "torchnet.network.probe_plan")[0] == 0
 
 
 @pytest.mark.parametrize("wrong", ["another archive", "cut off", "no marshal", "another kind", "a folder"])
