@@ -3,7 +3,8 @@
 `pytest` without paths takes a lane for each processor, one more for the cluster, and one for the tests that are marked
 ``waits``: they hardly take a processor, and run one after the other. ``--lanes N`` takes N, also for single files, and
 ``--lanes 1`` runs one test after the other. Tests that are marked ``quiet`` run at the end, while no other test runs:
-they measure rates, or hold the product to a few seconds.
+they measure rates, or hold the product to a few seconds. Those of them that are marked ``waits`` as well run beside the
+cluster's.
 
 A test that fails beside others runs once more at the end, alone, and that result counts: a busy machine may break a
 bound of seconds, a defect breaks it again. Its first failure is printed all the same, as a race may hide there. Only
@@ -134,7 +135,7 @@ class Lanes:
         most_files = max(1, len(lanes) - len({unit.group for unit in waiting} & set(OF_MANY_FILES)))
         while True:
             for lane in lanes:
-                if lane.unit is None and (unit := _next(lane, waiting, lanes, most_files)):
+                if lane.unit is None and (unit := choose(lane, waiting, lanes, most_files, alone=repeated)):
                     waiting.remove(unit)
                     lane.unit = unit
                     # The cluster stays for its quiet tests, which this lane will be given as well.
@@ -196,16 +197,22 @@ class Lanes:
             report.outcome = AGAIN  # type: ignore[assignment]
 
 
-def _next(lane: Lane, waiting: list[Unit], lanes: list[Lane], most_files: int) -> Unit | None:
-    """What an idle lane runs next; None while it has to wait."""
+def choose(
+    lane: Lane, waiting: list[Unit], lanes: list[Lane], most_files: int, *, alone: bool
+) -> Unit | None:
+    """What an idle lane runs next; None while it has to wait. ``alone``: quiet tests run beside none at all."""
     if loud := [unit for unit in waiting if not unit.quiet]:
         files = sum(one.unit is not None and one.unit.group not in OF_MANY_FILES for one in lanes)
         full = files >= most_files and loud[0].group not in OF_MANY_FILES
         return None if lane.has_cluster or full else loud[0]
-    if not waiting or any(one.unit for one in lanes):
+    running = {one.unit.group if one.unit.quiet else "" for one in lanes if one.unit}
+    if running == {CLUSTER} and not alone:
+        return next((unit for unit in waiting if unit.group == WAITS), None)
+    if running:
         return None
-    # The cluster's come first: no other quiet test runs beside a cluster.
-    return waiting[0] if lane.has_cluster or not any(one.has_cluster for one in lanes) else None
+    if lane.has_cluster:  # no other quiet test begins before the cluster's
+        return next((unit for unit in waiting if unit.group == CLUSTER), None)
+    return waiting[0] if waiting and not any(one.has_cluster for one in lanes) else None
 
 
 def _file(logstart: tuple[str, Any]) -> str:

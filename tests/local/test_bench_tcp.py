@@ -24,7 +24,7 @@ from torchnet.config.fault_syntax import parse
 from torchnet.linux import link_speed
 from torchnet.local.topology import SandboxShape
 
-pytestmark = pytest.mark.quiet
+pytestmark = [pytest.mark.quiet, pytest.mark.waits]
 
 GBIT = 1_000_000_000
 ABOVE = 1.3  # times a slow line's rate: a queue lets a burst through in one slice, and less in the next

@@ -12,7 +12,7 @@ import pytest
 from tests.agents import in_nodes, wait
 from torchnet.local.topology import SandboxShape
 
-pytestmark = pytest.mark.quiet
+pytestmark = [pytest.mark.quiet, pytest.mark.waits]
 
 GBIT = 1_000_000_000
 

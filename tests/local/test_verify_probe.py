@@ -102,6 +102,7 @@ def test_the_first_pod_serves_and_the_second_asks(tmp_path: Path) -> None:
 
 
 @pytest.mark.quiet
+@pytest.mark.waits
 def test_each_pair_tests_its_path_once_and_measures_both_directions(tmp_path: Path) -> None:
     """Five nodes whose lines carry 200 Mbit/s in each direction, and one whose line sends less."""
     shape = SandboxShape(rate=200 * MBIT, faults=(parse("node-3:net1:rate-out=50mbit"),))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
 
+from tests import lanes
 from tests.conftest import ROOT
 
 # Each waits until the other has begun.
@@ -90,6 +92,27 @@ def test_what_waits_takes_one_lane_beside_the_files(tmp_path: Path) -> None:
 def test_a_lane_that_has_waited_takes_no_processor_from_the_others(tmp_path: Path) -> None:
     done = run(tmp_path, {"a": WAITS, **dict.fromkeys("bcde", COUNTS)})
     assert "5 passed" in done.stdout, done.stdout
+
+
+def test_only_what_waits_runs_beside_a_quiet_test_of_the_cluster() -> None:
+    cluster, waits, other = (lanes.Unit(group, True) for group in (lanes.CLUSTER, lanes.WAITS, "test_a.py"))
+    idle, busy, keeper = (lanes.Lane(0, 0, Pipe()[0]) for _ in range(3))
+
+    def choose(lane: lanes.Lane, *waiting: lanes.Unit, alone: bool = False) -> lanes.Unit | None:
+        return lanes.choose(lane, [*waiting], [idle, busy, keeper], 2, alone=alone)
+
+    busy.unit = cluster
+    assert choose(idle, other, waits) is waits
+    assert choose(idle, other) is None
+    assert choose(idle, waits, alone=True) is None
+    for running in (other, lanes.Unit(lanes.CLUSTER, False)):
+        busy.unit = running
+        assert choose(idle, waits) is None
+    busy.unit, keeper.has_cluster = None, True
+    assert choose(idle, waits, cluster, other) is None
+    assert choose(keeper, waits, cluster, other) is cluster
+    keeper.has_cluster = False
+    assert choose(idle, waits, other) is waits
 
 
 def test_failures_skips_and_costs_are_named(tmp_path: Path) -> None:
