@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -60,16 +61,16 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
             Handover.read(str(tmp_path))
 
 
-def test_a_file_is_put_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_put_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
     put(path, b"old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        put(path, b"new")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, most))  # bytes: the write ends as on a full disk
+    try:
+        with pytest.raises(OSError, match="too large"):
+            put(path, b"new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"old"]
 
 
