@@ -157,7 +157,8 @@ class Lanes:
                     elif lane.ended in ready:
                         raise EOFError
                 except EOFError:
-                    pytest.exit(f"a lane has died in {lane.unit and lane.unit.group}", returncode=3)
+                    group = lane.unit and lane.unit.group
+                    pytest.exit(f"a lane has died in {group}: {_death(lane.pid)}", returncode=3)
             if session.shouldfail:
                 raise session.Failed(session.shouldfail)
 
@@ -285,6 +286,12 @@ def _received(connection: Connection[Any, Any]) -> Iterator[list[list[str]]]:
     with suppress(EOFError):
         while True:
             yield connection.recv()
+
+
+def _death(pid: int) -> str:
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended
+    return f"{'exit code' if ended.si_code == os.CLD_EXITED else 'signal'} {ended.si_status}"
 
 
 def _end(lanes: list[Lane]) -> None:

@@ -11,7 +11,7 @@ from torchnet.k8s.addons.images import MULTUS, PYTORCH, WHEREABOUTS
 KUBERNETES_VERSION = "v1.34.4"
 JOBSET_VERSION = "v0.10.1"
 COREDNS_VERSION = "v1.12.4"  # kubeadm installs v1.12.1 with this Kubernetes; this one requires its client-go
-KUEUE_VERSION = "v0.15.2"  # requires this Kubernetes: most of it is compiled already
+KUEUE_VERSION = "v0.17.0"
 KWOK_VERSION = "v0.7.0"
 # The manifests decide about these two.
 MULTUS_VERSION = MULTUS.rpartition(":")[2]
@@ -21,17 +21,16 @@ KUBERNETES_MODULE = "k8s.io/kubernetes"
 MULTUS_MODULE = "gopkg.in/k8snetworkplumbingwg/multus-cni.v4"
 WHEREABOUTS_MODULE = "github.com/k8snetworkplumbingwg/whereabouts"
 JOBSET_MODULE = "sigs.k8s.io/jobset"
-KUEUE_MODULE = "sigs.k8s.io/kueue"
 COREDNS_MODULE = "github.com/coredns/coredns"
 GO_MODULES = {
     KUBERNETES_MODULE: KUBERNETES_VERSION,
     MULTUS_MODULE: MULTUS_VERSION,
     WHEREABOUTS_MODULE: WHEREABOUTS_VERSION,
     JOBSET_MODULE: JOBSET_VERSION,
-    KUEUE_MODULE: KUEUE_VERSION,
 }
 
-# Built by itself: it requires another version of Kubernetes' modules.
+# Built by themselves: they require other versions of Kubernetes' modules.
+KUEUE_MODULE = "sigs.k8s.io/kueue"
 KWOK_MODULE = "sigs.k8s.io/kwok"
 
 # What the modules' go.mod files ask for; whereabouts asks for the newest.

@@ -37,6 +37,7 @@ def test_rank_0_does_not_come() -> None:
     assert caught.value.exit_code == 124
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)]
 )
@@ -87,6 +88,7 @@ def test_another_program_on_the_endpoints_own_port_is_reported_soon(
         ends[0].close()
 
 
+@pytest.mark.quiet
 def test_no_signal_waits_for_a_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
     def dead(*_args: Any, **_named: Any) -> list[Any]:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # glibc goes on after a signal
