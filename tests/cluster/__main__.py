@@ -1,6 +1,6 @@
 """A real two-node Kubernetes cluster on this machine, with Multus and Whereabouts.
 
-uv run -m tests.cluster build             builds its parts, once: some 14 minutes, 5 GB
+uv run -m tests.cluster build             builds its parts, once: some 9 minutes, 5 GB
 uv run -m tests.cluster up                brings it up: some 20 s, 2 GB of memory; builds first where needed
 uv run -m tests.cluster kubectl get pods  kubectl as its administrator
 uv run -m tests.cluster exec COMMAND      a command that reaches its API server: torchnet, a shell
