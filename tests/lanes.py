@@ -54,12 +54,16 @@ class Unit:
 
 
 def units(items: Iterable[pytest.Item]) -> list[Unit]:
-    """In the order of the items, but with those of many files first, as they take longest, and the quiet ones last."""
+    """In the order of the items, but with those of many files first, as they take longest, and the quiet ones last.
+
+    Of these, the cluster's come first: what waits runs beside them.
+    """
     found: dict[tuple[str, bool], Unit] = {}
     for item in items:
         key = _group(item), item.get_closest_marker(QUIET) is not None
         found.setdefault(key, Unit(*key)).items.append(item)
-    return sorted(found.values(), key=lambda unit: (unit.quiet, unit.group not in OF_MANY_FILES))
+    order = {group: number for number, group in enumerate(OF_MANY_FILES)}
+    return sorted(found.values(), key=lambda unit: (unit.quiet, order.get(unit.group, len(order))))
 
 
 def _group(item: pytest.Item) -> str:
@@ -97,6 +101,7 @@ class Lanes:
         self.first_failures: dict[
             str, list[pytest.TestReport]
         ] = {}  # by node id, in setup, call and teardown
+        self._repeats = False
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         return (AGAIN, "R", "AGAIN") if str(report.outcome) == AGAIN else None
@@ -131,11 +136,12 @@ class Lanes:
         return True
 
     def _hand_out(self, session: pytest.Session, waiting: list[Unit], lanes: list[Lane]) -> None:
-        repeated = False
         most_files = max(1, len(lanes) - len({unit.group for unit in waiting} & set(OF_MANY_FILES)))
         while True:
             for lane in lanes:
-                if lane.unit is None and (unit := choose(lane, waiting, lanes, most_files, alone=repeated)):
+                if lane.unit is None and (
+                    unit := choose(lane, waiting, lanes, most_files, alone=self._repeats)
+                ):
                     waiting.remove(unit)
                     lane.unit = unit
                     # The cluster stays for its quiet tests, which this lane will be given as well.
@@ -144,10 +150,10 @@ class Lanes:
             busy = [lane for lane in lanes if lane.unit]
             if not busy:
                 again = [item for item in session.items if item.nodeid in self.first_failures]
-                if repeated or not again:
+                if self._repeats or not again:
                     return
                 waiting = [replace(unit, quiet=True) for unit in units(again)]
-                repeated = True
+                self._repeats = True
                 continue
             ready = wait([one for lane in busy for one in (lane.connection, lane.ended)])
             for lane in busy:
@@ -178,7 +184,8 @@ class Lanes:
     def _replay(self, config: pytest.Config, lane: Lane) -> None:
         """Give a lane's reports to the plugins of this process, as if the tests had run here."""
         assert lane.unit is not None
-        may_repeat = not lane.unit.quiet and not config.option.maxfail
+        was_alone = self._repeats or (lane.unit.quiet and lane.unit.group not in OF_MANY_FILES)
+        may_repeat = not was_alone and not config.option.maxfail
         for kind, value in lane.reports:
             match kind:
                 case "logstart":

@@ -165,6 +165,12 @@ def test_what_fails_beside_others_runs_again_alone(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == "kk"  # fixtures are made anew
 
 
+def test_a_quiet_test_that_ran_beside_the_clusters_is_repeated_too(tmp_path: Path) -> None:
+    both = "\npytestmark = [pytest.mark.quiet, pytest.mark.waits]\n"
+    done = run(tmp_path, {"busy": BUSY.format(count=1) + both, "well": "def test_well():\n    pass\n"})
+    assert "2 passed, 1 again" in done.stdout, done.stdout
+
+
 def test_only_few_run_again(tmp_path: Path) -> None:
     done = run(tmp_path, {"busy": BUSY.format(count=13), "well": "def test_well():\n    pass\n"})
     assert done.returncode == 1
