@@ -94,13 +94,13 @@ def _part(name: str, make: Callable[[Path], None], *versions: str, needs: tuple[
     return Part(name, "\n".join([source(make), *versions]), make, list(needs))
 
 
-GO = (source(golang), *(f"{module} {version}" for module, version in v.GO_MODULES.items()))
-kubernetes = _part("kubernetes", _kubernetes, *GO, *KUBERNETES_PROGRAMS)
-multus = _part("multus", _multus, *GO)
-whereabouts = _part("whereabouts", _whereabouts, *GO)
-jobset = _part("jobset", _jobset, *GO)
+_GO = (source(golang), *(f"{module} {version}" for module, version in v.GO_MODULES.items()))
+kubernetes = _part("kubernetes", _kubernetes, *_GO, *KUBERNETES_PROGRAMS)
+multus = _part("multus", _multus, *_GO)
+whereabouts = _part("whereabouts", _whereabouts, *_GO)
+jobset = _part("jobset", _jobset, *_GO)
 jobset_manifest = _part("jobset-manifest", _jobset_manifest, v.JOBSET_VERSION, needs=(kubernetes,))
-coredns = _part("coredns", program.build, program.MAIN, v.COREDNS_VERSION, *GO)
+coredns = _part("coredns", program.build, program.MAIN, v.COREDNS_VERSION, *_GO)
 worker = _part("worker", _worker, v.DEBIAN_RELEASE, WORKER_PACKAGES)
 
 
