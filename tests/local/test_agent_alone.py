@@ -222,7 +222,7 @@ def test_the_zip_needs_nothing_that_is_installed(archive: Path) -> None:
 
 
 @isolated
-def test_a_preparation_compiles_what_it_does_not_use(archive: Path, tmp_path: Path) -> None:
+def test_a_preparation_leaves_the_bytecode_of_what_it_needed(archive: Path, tmp_path: Path) -> None:
     words = [
         sys.executable,
         str(archive),
@@ -241,4 +241,5 @@ def test_a_preparation_compiles_what_it_does_not_use(archive: Path, tmp_path: Pa
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     _, codes = marshal.loads((tmp_path / "bytecode").read_bytes())
-    assert "torchnet.agent.env_command" in codes  # another command's
+    assert "torchnet.agent.discovery" in codes
+    assert "torchnet.agent.worker" not in codes, "the training container compiles what only that needs"
