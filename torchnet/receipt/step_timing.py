@@ -197,21 +197,22 @@ def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
         reach = _reach(size)
         return within(size - reach, size + reach) / whole
 
-    def clear(size: float, here: float) -> bool:
+    def above_random(size: float, here: float) -> float | None:
         reach = _reach(size)
         around = within(size / 2, size * 1.5) - here * whole
         at_random = around / size * 2 * reach / whole
-        return here >= _STANDS_OUT * at_random and share(2 * size) >= here / 2
+        return here - at_random if here >= _STANDS_OUT * at_random and share(2 * size) >= here / 2 else None
 
     # Distances longer than that are many only because they overlap: of random bursts, some always agree.
     longest = sum(map(sum, blocks)) / _STEPS
     spaced = itertools.takewhile(lambda size: size <= longest, _spaced(sizes))
     candidates = [(here, size) for size in spaced if (here := share(size)) >= _CLEAR]
-    good = [(here, size) for here, size in candidates if clear(size, here)]
+    # The reach grows with the size, so a multiple of the step has more silences within it at random.
+    good = [(score, size) for here, size in candidates if (score := above_random(size, here)) is not None]
     if not good:
         return None
     enough = _SMALLEST * max(good)[0]
-    smallest = min(size for here, size in good if here >= enough)
+    smallest = min(size for score, size in good if score >= enough)
     # The smallest distance is at the edge of a peak: take the best one in its neighbourhood.
     best = max((one for one in good if one[1] <= smallest + 2 * _reach(smallest)), key=lambda one: one[0])[1]
     reach = _reach(best)

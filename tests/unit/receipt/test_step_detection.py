@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchnet.receipt.step_timing import _reach, _spaced, rhythm
@@ -43,6 +43,8 @@ def steps(
     holes=st.integers(0, 2),
     seed=st.integers(0, 1000),
 )
+# Twice the step has more silences within its reach.
+@example(count=31, samples=61, pause=8, jitter=0.0, holes=2, seed=63)
 def test_planted_steps_are_found(
     count: int, samples: int, pause: int, jitter: float, holes: int, seed: int
 ) -> None:
