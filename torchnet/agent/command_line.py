@@ -7,6 +7,7 @@ It needs only the standard library, so it also runs from the zip: ``python3 torc
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import socket
@@ -17,12 +18,10 @@ from dataclasses import Field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torchnet import constants
-from torchnet.agent import rdma
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.handover import Handover
 from torchnet.agent.log_reporter import LogReporter
-from torchnet.agent.output_writer import StandardStreams
 from torchnet.agent.source_selection import (
     address_source,
     frontend_of,
@@ -277,14 +276,17 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
         raise UsageError(f"--phase {spec.phase} requires --state", fix="--state DIR")
     _workdir(options)
 
-    def reporter(loop: EventLoop) -> Reporter:
-        return TeeReporter(LogReporter(streams=StandardStreams(loop)), termination)
-
     if spec.phase == "prepare":
         from torchnet.agent import preparation
 
-        return preparation.run(spec, source_of(options, spec), reporter)
+        # There are no processes and no peers yet that a slow reader could hold up.
+        log = TeeReporter(LogReporter(_write), termination)
+        return preparation.run(spec, source_of(options, spec), lambda _loop: log)
     from torchnet.agent import agent
+    from torchnet.agent.output_writer import StandardStreams
+
+    def reporter(loop: EventLoop) -> Reporter:
+        return TeeReporter(LogReporter(streams=StandardStreams(loop)), termination)
 
     state = Handover.read(spec.state) if spec.phase == "work" else None
     if state is not None:
@@ -294,13 +296,23 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
     return agent.run(spec, source, lambda loop, _worker: reporter(loop), frontend)
 
 
+def _write(stream: str, text: str) -> None:
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # without a reader, the text is lost
+        getattr(sys, stream).write(text)
+        getattr(sys, stream).flush()
+
+
 def _check_devices(spec: AgentSpec) -> None:
     """Check the named RDMA devices, where the processes run; a device plugin gives them to that container alone.
 
     Raises:
         NetworkError: this worker's processes cannot open them.
     """
-    available = rdma.devices() if spec.devices and spec.phase != "prepare" else spec.devices
+    if not spec.devices or spec.phase == "prepare":
+        return
+    from torchnet.agent import rdma  # no other start needs it by then
+
+    available = rdma.devices()
     missing = [device for device in spec.devices if device not in available]
     if missing:
         raise NetworkError(

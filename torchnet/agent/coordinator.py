@@ -26,7 +26,6 @@ from torchnet import constants
 from torchnet.agent import admission, failures, messages
 from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.agent.events import Failure
-from torchnet.agent.failure_cause import is_echo, stop_reason
 from torchnet.agent.framed_socket import pack
 from torchnet.agent.heartbeat import RENEW_SECONDS, heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.host_registration import HostRegister, HostRequest, Registration
@@ -445,6 +444,8 @@ class Coordinator:
 
     def _fail(self, failure: Failure) -> None:
         """Record a failure. After a short delay, the one that happened first stops the job."""
+        from torchnet.agent.failure_cause import is_echo  # no start needs it
+
         if self._restart and failure.kind != "script":
             self._stop(failure, restart=False)  # it rules the restart out
         elif self._failure is None and self.state not in (
@@ -457,6 +458,8 @@ class Coordinator:
             self._loop.later(_ECHO_SECONDS if is_echo(failure) else settle, self._stop_because_of_first)
 
     def _stop_because_of_first(self) -> None:
+        from torchnet.agent.failure_cause import stop_reason  # no start needs it
+
         if self._failure is None and self._candidates:
             restartable = (
                 self.state is CoordinatorState.RUNNING

@@ -13,10 +13,13 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torchnet.agent.events import Event
-from torchnet.agent.output_writer import StandardStreams
 from torchnet.text import printable
+
+if TYPE_CHECKING:
+    from torchnet.agent.output_writer import StandardStreams
 
 Write = Callable[[str, str], None]
 

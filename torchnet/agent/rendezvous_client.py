@@ -32,9 +32,11 @@ from torchnet.network.peer_table import ONE_FAMILY
 
 ADMISSION_SECONDS = 10.0  # from the connection to the server's proof, including the time in rank 0's queue
 _CONNECT_SECONDS = 2.0
-_NOTICE_AFTER = 10  # tries, about 10 s
+_NOTICE_SECONDS = 5.0  # since the first failed try
 _HINT_AFTER = 6  # tries, about 7 s, all of which timed out
 _LONGEST_PAUSE = 0.5  # between tries, on average
+# The same for each of the job's workers, if rank 0's host refuses: its kernel answers 40 such tries a second at most.
+_REFUSED_PAUSE = 0.025
 
 
 class Attempt:
@@ -196,6 +198,8 @@ class RendezvousClient:
         self._deadline = loop.time() + spec.start_timeout
         self._tries = 0
         self._timeouts = 0  # in a row
+        self._failed_at: float | None = None  # the first try
+        self._told = False
         self._attempt: Attempt | None = None
         self._timer = loop.later(0, self._try)
 
@@ -257,12 +261,17 @@ class RendezvousClient:
             code = error.exit_code if isinstance(error, ClusterError) else 124
             self._failed(failures.join_timeout(spec.name, where, spec.start_timeout, why, code))
             return
-        if self._tries == _NOTICE_AFTER or (hint and self._timeouts == _HINT_AFTER):
+        self._failed_at = now if self._failed_at is None else self._failed_at
+        late = now > self._failed_at + _NOTICE_SECONDS and not self._told
+        if late or (hint and self._timeouts == _HINT_AFTER):
+            self._told = True
             reason = (
                 "; ".join(filter(None, (error.text, error.fix))) if isinstance(error, TorchnetError) else why
             )
             self._notice(f"{spec.name} has not reached rank 0{where} yet and keeps trying: {reason}")
-        pause = min(0.01 * 2 ** min(self._tries, 6), _LONGEST_PAUSE)
+        refused = isinstance(error, ConnectionRefusedError)
+        longest = min(_LONGEST_PAUSE, spec.nnodes * _REFUSED_PAUSE) if refused else _LONGEST_PAUSE
+        pause = min(0.01 * 2 ** min(self._tries, 6), longest)
         self._timer = self._loop.later(seconds or pause * random.uniform(0.5, 1.5), self._try)
 
     def _hint(self) -> str:

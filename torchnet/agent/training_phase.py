@@ -5,14 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchnet import constants
-from torchnet.agent import receipt
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
-from torchnet.agent.host_accounting import HostTrafficAccount
 from torchnet.agent.link_monitor import LinkMonitor
 from torchnet.agent.messages import Heartbeat
 from torchnet.agent.process_env import ProcessEnvironment
@@ -28,6 +26,9 @@ from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, encode, fingerprint
+
+if TYPE_CHECKING:
+    from torchnet.agent.host_accounting import HostTrafficAccount
 
 Notice = Callable[[str], None]
 
@@ -93,6 +94,8 @@ class TrainingPhase:
             self._rdma = RdmaMeter(isolated=self._spec.network == "multus-status")
             own = table, self._spec.node_rank, control_cookies
             if self._spec.network == "host" and not self._spec.loopback:
+                from torchnet.agent.host_accounting import HostTrafficAccount  # other networks need none
+
                 self._account = host = HostTrafficAccount(*own)
                 self._look(host)
             else:
@@ -180,6 +183,8 @@ class TrainingPhase:
 
     def receipt(self, table: PeerTable, rails: tuple[Rail, ...]) -> dict[str, Any]:
         """Close the account and build this worker's receipt."""
+        from torchnet.agent import receipt  # no start needs it
+
         traffic = self._account.settle() if self._account else None
         flaps = self._monitor.flaps if self._monitor else []
         if self._monitor is not None:

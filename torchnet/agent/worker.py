@@ -14,10 +14,9 @@ import socket
 from enum import Enum
 
 from torchnet import constants
-from torchnet.agent import etc_hosts, failures, messages, name_lookup, rdma_check, receipt
+from torchnet.agent import etc_hosts, failures, messages, name_lookup, rdma_check
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
-from torchnet.agent.failure_cause import explain_end
 from torchnet.agent.handover import announce_start
 from torchnet.agent.heartbeat import heartbeat_seconds, silence_seconds
 from torchnet.agent.join import Join
@@ -339,6 +338,8 @@ class Worker:
             memory = self._training.out_of_memory() if process.signal == 9 else ""
             if where := self._refused_addresses():
                 self._reporter.send({"event": "refused", "node": self._spec.node_rank, "addresses": where})
+            from torchnet.agent.failure_cause import explain_end  # no start needs it
+
             rank0 = self._processes.processes.get(0)
             self._fail(explain_end(process, self._spec, memory, rank0.ended if rank0 else None))
         elif not self._processes.running and not any(self._processes.codes().values()):
@@ -474,6 +475,8 @@ class Worker:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _close_account(self) -> None:
+        from torchnet.agent import receipt  # no start needs it
+
         whole = self._training.receipt(self._table, self._join.rails)
         summary = receipt.summary(self._spec, whole)
         event = whole if self._spec.full_receipt else summary

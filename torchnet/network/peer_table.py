@@ -6,7 +6,6 @@ costs next to nothing, and a Kubernetes UID, 15 random bytes, is half a row. JSO
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zlib
@@ -111,6 +110,8 @@ def decode(data: bytes) -> PeerTable:
 
 def fingerprint(table: PeerTable) -> str:
     """Hash what tells one set of workers from another: ranks, UIDs, interfaces, addresses, MTUs; not eth0 or names."""
+    import hashlib  # loads OpenSSL, which a pod's preparation does without
+
     seen = [
         [row.node_rank, row.uid, [[r.interface, r.address, r.mtu] for r in row.rails]] for row in table.rows
     ]

@@ -64,11 +64,40 @@ def test_workers_that_fail_together_do_not_try_again_together() -> None:
 class NoAnswer:
     """An attempt to connect to an address that does not even refuse it."""
 
+    error: OSError = TimeoutError("timed out")
+
     def __init__(self, loop: EventLoop, *arguments: Any, **_more: Any) -> None:
-        self.timer = loop.later(0, lambda: arguments[-1](TimeoutError("timed out")))
+        self.timer = loop.later(0, lambda: arguments[-1](self.error))
 
     def cancel(self) -> None:
         self.timer.cancel()
+
+
+class Refusal(NoAnswer):
+    tries = 0
+    error = ConnectionRefusedError("refused")
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        Refusal.tries += 1
+
+
+def test_few_workers_do_not_wait_long_for_a_rank_0_that_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous_client, "Attempt", Refusal)
+    monkeypatch.setattr(rendezvous_client, "wrong_route", lambda *_: "")
+    monkeypatch.setattr(rendezvous_client, "_NOTICE_SECONDS", 1.0)
+    tries: list[int] = []
+    for nnodes in (2, 1000):
+        loop, notices = EventLoop(), []  # type: tuple[EventLoop, list[str]]
+        Refusal.tries = 0
+        client(loop, PhaseTimer(lambda _event: None), spec={"nnodes": nnodes}, notice=notices.append)
+        loop.later(1.0, lambda tries=tries: tries.append(Refusal.tries))  # type: ignore[misc]
+        loop.later(3.0, loop.stop)
+        loop.run()
+        loop.close()
+        assert len(notices) == 1
+        assert "refused" in notices[0]
+    assert tries[0] > 10 > tries[1]
 
 
 def test_a_rank_0_in_another_range_of_ipvlan_l3_is_told_with_the_routes_command(

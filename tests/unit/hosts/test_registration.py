@@ -97,6 +97,8 @@ def test_no_signal_waits_for_a_name_server(monkeypatch: pytest.MonkeyPatch) -> N
         return []
 
     def interrupted(looks_up: Callable[[], object]) -> None:
+        # A shell starts what it runs in the background with SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         looks_up()
 

@@ -126,6 +126,14 @@ def test_it_runs_with_nothing_installed(archive: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
+def test_it_ends_at_once_but_only_with_all_written(archive: Path) -> None:
+    words = [sys.executable, str(archive), "--version"]
+    done = run(*words, folder=archive.parent)
+    assert (done.returncode, done.stdout.partition(" ")[0]) == (0, "torchnet")
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(words, stdout=full, stderr=subprocess.DEVNULL, check=False).returncode > 0
+
+
 def test_training_scripts_find_torchnet_behind_what_the_image_has(archive: Path, tmp_path: Path) -> None:
     code = "import sys, torchnet; print(torchnet.__file__, torchnet.__version__, sys.path[-1])"
     site = f"{archive}/torchnet/agent/sitecustomize"  # as the agent puts it before each process
