@@ -60,11 +60,11 @@ def lost(
         with no_kubelet(cluster, node) as killed:
             # Its processes run on, as the machine does; its card is silent.
             in_network(jobs["gangnode"].script_of(1), "ip", "link", "set", "net1", "down")
-            ended = {name: jobs[name].finish(90) for name in ("lostnode", "lastnode")}
+            ended = {name: jobs[name].finish(180) for name in ("lostnode", "lastnode")}
             jobs["gangnode"].wait_for(f"gangnode-1 on node {node}")
             assert [rank_of(pod) for pod in pods(launcher, "gangnode")] == [0, 1], "nothing is deleted"
             with out_of_service(cluster, node) as out:
-                ended["gangnode"] = jobs["gangnode"].finish(90)
+                ended["gangnode"] = jobs["gangnode"].finish(180)
         until(lambda: launcher.left() == [], "the lost node's pods are gone", 60, SLOW)
         yield Lost(node, killed, out, jobs, ended)
 
@@ -91,7 +91,7 @@ def test_the_gang_restarts_on_the_others_once_the_node_is_out_of_service(lost: L
 def test_a_gang_without_a_start_left_ends(lost: Lost) -> None:
     done = lost.ended["lastnode"]
     print(done.stderr)
-    within(90, "the end", lost.at, done.at)
+    within(150, "the end", lost.at, done.at)
     assert done.code == 70, done.stderr
     assert f"lost lastnode-1 (node rank 1 on {lost.node})" in done.stderr
 
@@ -101,7 +101,7 @@ def test_the_job_ends(lost: Lost) -> None:
     job, done = lost.jobs["lostnode"], lost.ended["lostnode"]
     named = job.wait_for(f"^torchnet: warning: lostnode-1 on {lost.node}: its pod was disrupted")
     within(30, "the lost node is named", lost.at, named)
-    within(90, "the job without a node has ended", lost.at, done.at)
+    within(150, "the job without a node has ended", lost.at, done.at)
     assert done.code == 70, done.stderr
     assert f"lost lostnode-1 (node rank 1 on {lost.node})" in done.stderr
     assert "not deleted" not in done.stderr, "its pod is deleted by force: the node is lost"

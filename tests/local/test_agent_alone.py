@@ -103,6 +103,24 @@ def _whole(folder: Path, archive: Path | None) -> None:
     assert found["findings"] == []
 
 
+UPGRADE = """
+    import sys, time
+    time.sleep(2)
+    open(sys.argv[1], "wb").close()
+"""
+
+
+def test_an_upgrade_in_the_middle_of_a_training_changes_nothing(tmp_path: Path) -> None:
+    _upgraded(tmp_path, make(tmp_path / "agent.zip"))
+
+
+@isolated
+def _upgraded(folder: Path, archive: Path) -> None:
+    first, second = pair(folder, archive, script(folder, UPGRADE), archive)
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert receipt(first[2])["exit_code"] == 0
+
+
 @pytest.mark.parametrize("exported", ["eth2", ""])
 def test_an_exported_nccl_socket_ifname_is_backend(
     exported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

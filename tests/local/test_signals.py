@@ -24,8 +24,8 @@ POLITE = """
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         signal.signal(number, stop)
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         while True:  # Python hears a signal between two sleeps, if it comes right before one
             time.sleep(0.1)
     except KeyboardInterrupt:

@@ -66,6 +66,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
 _STACKS_SECONDS = 0.5  # until processes have written their stacks
 _SENT_PROBLEMS = 1000  # a message has a limit, and a user reads the first few
 _FAILED_CODE = 1  # instead of the one that asks for a replacement
+_LOAD_SECONDS = 1.0  # after the start, when the processes import for themselves
 _ALONE_SECONDS = 3.0  # how long an interrupted worker waits for the coordinator to stop it
 
 
@@ -307,6 +308,7 @@ class Worker:
         self._phase_timer.own()
         self._phase_timer.done("spawn")
         self._phase_timer.total()
+        self._loop.later(_LOAD_SECONDS, _load_rest)
 
     def _stop(self, failure: Failure, *, restart: bool) -> None:
         self._failure = None if restart else failure
@@ -507,3 +509,8 @@ class Worker:
 
     def _notice(self, level: str, text: str) -> None:
         self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})
+
+
+def _load_rest() -> None:
+    """Import what no start needs: at the end of a long training, a later version may have been installed."""
+    from torchnet.agent import failure_cause, receipt  # noqa: F401
