@@ -57,6 +57,8 @@ def lost(
         for name in ("lastnode", "lostnode"):
             ready(jobs[name])
             assert jobs[name].where() == where
+        for name in jobs:  # the kubelet tells it a second or two after the scripts
+            until(partial(started, launcher, name), f"the API knows that {name} has started", pause=SLOW)
         with no_kubelet(cluster, node) as killed:
             # Its processes run on, as the machine does; its card is silent.
             in_network(jobs["gangnode"].script_of(1), "ip", "link", "set", "net1", "down")
@@ -67,6 +69,11 @@ def lost(
                 ended["gangnode"] = jobs["gangnode"].finish(180)
         until(lambda: launcher.left() == [], "the lost node's pods are gone", 60, SLOW)
         yield Lost(node, killed, out, jobs, ended)
+
+
+def started(launcher: Launcher, name: str) -> bool:
+    found = [pod["status"].get("containerStatuses", [{}])[0].get("started") for pod in pods(launcher, name)]
+    return found == [True, True]
 
 
 def placed(launcher: Launcher, name: str) -> bool:
