@@ -128,7 +128,7 @@ def test_until_the_start_a_worker_is_replaced(launcher: Launcher, jobset: None, 
         until(replaced, "another pod of rank 0", pause=SLOW)
         job.release(2)
         done = job.finish()
-    within(60, "the end", began, done.at)
+    within(40, "the end", began, done.at)
     assert done.code == 0, done.stderr
     assert [lines(done.stdout, rank)[0].split()[:2] for rank in range(3)] == [["ready", "0"]] * 3
     assert job.receipt()["restarts"] == 0

@@ -98,7 +98,7 @@ def test_the_gang_restarts_on_the_others_once_the_node_is_out_of_service(lost: L
 def test_a_gang_without_a_start_left_ends(lost: Lost) -> None:
     done = lost.ended["lastnode"]
     print(done.stderr)
-    within(150, "the end", lost.at, done.at)
+    within(90, "the end", lost.at, done.at)
     assert done.code == 70, done.stderr
     assert f"lost lastnode-1 (node rank 1 on {lost.node})" in done.stderr
 
@@ -108,7 +108,7 @@ def test_the_job_ends(lost: Lost) -> None:
     job, done = lost.jobs["lostnode"], lost.ended["lostnode"]
     named = job.wait_for(f"^torchnet: warning: lostnode-1 on {lost.node}: its pod was disrupted")
     within(30, "the lost node is named", lost.at, named)
-    within(150, "the job without a node has ended", lost.at, done.at)
+    within(90, "the job without a node has ended", lost.at, done.at)
     assert done.code == 70, done.stderr
     assert f"lost lostnode-1 (node rank 1 on {lost.node})" in done.stderr
     assert "not deleted" not in done.stderr, "its pod is deleted by force: the node is lost"
