@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     cache = os.path.join(state, _BYTECODE) if state else ""
     if os.path.isfile(archive):
         bytecode_cache.install(archive, cache)
+        if cache and "prepare" in rest:  # the value of --phase: the training container needs the rest
+            bytecode_cache.compile_rest(archive, cache)
     code = _run(command, rest)
     if os.path.isfile(archive):
         bytecode_cache.save(archive, cache)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests import archive as agent_archive
+from torchnet.agent.bytecode_cache import TRAINING
 
 # Starts like the archive's own __main__, imports NAMES, and prints how often which file was compiled.
 PROGRAM = """
-import builtins, collections, importlib, sys
+import builtins, collections, importlib, os, sys
 archive, path, *names = sys.argv[1:]
 sys.path.insert(0, archive)
 from torchnet.agent import bytecode_cache
@@ -21,10 +22,19 @@ def counting(source, file, *args, **kwargs):
     compiled[str(file)] += str(file).startswith(archive)
     return original(source, file, *args, **kwargs)
 bytecode_cache.install(archive, path)
+if "compile_rest" in names:
+    names.remove("compile_rest")
+    bytecode_cache.compile_rest(archive, path)
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
 builtins.compile = counting
 modules = [importlib.import_module(name) for name in names]
 builtins.compile = original
 bytecode_cache.save(archive, path)
+try:
+    os.wait()
+    print("a process is left")
+except ChildProcessError:
+    pass
 print(sum(compiled.values()), max([0, *compiled.values()]), *(module.__file__ for module in modules))
 """
 
@@ -63,6 +73,38 @@ def test_a_module_is_compiled_once_for_all_starts(archive: Path, tmp_path: Path)
     assert start(archive, path, "torchnet.agent.coordinator")[0] > 0
 
 
+LOADED = """
+import importlib, sys
+archive, *names = sys.argv[1:]
+sys.path.insert(0, archive)
+for name in names:
+    importlib.import_module(f"torchnet.agent.{name}")
+print(*(name for name in sys.modules if name.partition(".")[0] == "torchnet"))
+"""
+
+
+def test_a_child_compiles_what_only_the_training_container_needs(archive: Path, tmp_path: Path) -> None:
+    prepared = "command_line", "preparation", "status_dir"
+    begins = "agent", "coordinator", "dns_client", "output_writer", "rank0_lookup"
+    first, both = (loaded(archive, *names) for names in (prepared, prepared + begins))
+    assert set(TRAINING) == both - first
+    path = tmp_path / "bytecode"
+    count, _, files = start(archive, path, "compile_rest", "torchnet.agent.command_line")
+    assert count > 10
+    assert files == [f"{archive}/torchnet/agent/command_line.py"]
+    assert start(archive, path, "torchnet.agent.command_line", *TRAINING)[0] == 0
+    # What was written before the child was ended is used.
+    rest = tmp_path / "bytecode-rest"
+    rest.write_bytes(rest.read_bytes()[:-9])
+    assert start(archive, path, "torchnet.agent.command_line", *TRAINING)[0] == 1
+
+
+def loaded(archive: Path, *names: str) -> set[str]:
+    words = [sys.executable, "-I", "-S", "-c", LOADED, str(archive), *names]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 @pytest.mark.parametrize("wrong", ["another archive", "cut off", "no marshal", "another kind", "a folder"])
 def test_a_file_that_does_not_fit_is_not_used(wrong: str, archive: Path, tmp_path: Path) -> None:
     path = tmp_path / "bytecode"
@@ -72,7 +114,7 @@ def test_a_file_that_does_not_fit_is_not_used(wrong: str, archive: Path, tmp_pat
         copy.write_bytes(archive.read_bytes())
         archive = copy
     elif wrong == "cut off":
-        path.write_bytes(path.read_bytes()[:-9])
+        path.write_bytes(path.read_bytes()[:9])
     elif wrong == "no marshal":
         path.write_bytes(b"\xff" * 100)
     elif wrong == "another kind":
