@@ -55,7 +55,7 @@ ROUNDS, NODES, SECONDS = 24, "2", 120
 
 
 def kubectl(*arguments: str, text: str | None = None) -> str:
-    done = subprocess.run(["kubectl", *arguments], input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run(["kubectl", *arguments], input=text, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout
 
 

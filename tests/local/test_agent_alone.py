@@ -258,7 +258,7 @@ def test_a_preparation_leaves_bytecode_to_the_training_container(archive: Path, 
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name.startswith("bytecode")}
-    assert b"torchnet.agent.discovery" in files["bytecode"]
+    assert b"torchnet/agent/discovery.py" in files["bytecode"]
     assert b"torchnet/agent/worker.py" not in files["bytecode"], "only the training container needs it"
     assert b"torchnet/agent/discovery.py" not in files.get("bytecode-rest", b""), (
         "one process has compiled it already"
