@@ -23,16 +23,11 @@ def main(argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     archive, state = sys.path[0], rest[rest.index("--state") + 1] if "--state" in rest[:-1] else ""
     cache = os.path.join(state, _BYTECODE) if state else ""
-    if not os.path.isfile(archive):
-        return _run(command, rest)
-    bytecode_cache.install(archive, cache)
-    if cache and rest[:2] == ["--phase", "prepare"]:  # as the launcher writes it
-        bytecode_cache.compile_rest(archive, cache)
-    try:
-        code = _run(command, rest)
+    if os.path.isfile(archive):
+        bytecode_cache.install(archive, cache)
+    code = _run(command, rest)
+    if os.path.isfile(archive):
         bytecode_cache.save(archive, cache)
-    finally:
-        bytecode_cache.end()
     return code
 
 
