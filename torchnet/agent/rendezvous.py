@@ -59,9 +59,7 @@ class Endpoint:
             OSError: the name has no address.
         """
         try:
-            # Python encodes text by its tables of Unicode, which takes 3 ms to load.
-            host = self.host.encode() if self.host.isascii() else self.host
-            found = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
             raise OSError(f"{self.host!r} is not a host name: {error}") from None
         return [(family, address) for family, _, _, _, address in found]
